@@ -1,0 +1,210 @@
+"""Which models may be asked for, where each runs, and what it costs.
+
+One YAML file, read by both tiers (a ConfigMap in the cluster). `load_catalog` refuses a file that
+cannot work and names the entry. A job goes to the first pool, in file order, that serves its model
+and whose ``max_gpu_seconds`` covers its estimate: put short pools first, and long jobs never block
+short ones.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from darkroom.errors import NoPoolForJob, SettingsError, UnknownModel
+from darkroom.generation import (
+    MAX_GUIDANCE,
+    MAX_IMAGES,
+    MAX_SIDE_PIXELS,
+    MAX_STEPS,
+    ClassName,
+    Generation,
+    Guidance,
+    ImageCount,
+    ModelName,
+    Side,
+    Steps,
+)
+
+Kind = Literal["text_to_image", "image_to_image", "inpainting"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelDefaults(_Entry):
+    """What a request that leaves a field out gets. Sides in pixels."""
+
+    width: Side = 512
+    height: Side = 512
+    num_inference_steps: Steps = 25
+    guidance_scale: Guidance = 7.5
+
+
+class ModelLimits(_Entry):
+    """The most that may be asked of this model. Sides in pixels."""
+
+    max_side: Side = MAX_SIDE_PIXELS
+    max_pixels: int = Field(default=MAX_SIDE_PIXELS**2, gt=0)
+    max_steps: Steps = MAX_STEPS
+    max_guidance_scale: Guidance = MAX_GUIDANCE
+    max_images: ImageCount = MAX_IMAGES
+
+
+class LoraSource(_Entry):
+    """An adapter that the model accepts: a file or hub repository, pinned by digest."""
+
+    name: ModelName
+    source: str
+    weight_name: str | None = None
+    revision: str | None = None
+    sha256: Sha256 | None = None
+
+
+class Model(_Entry):
+    """One model. ``source`` is a folder (relative to the catalog file) or a hub repository.
+
+    ``seconds_per_megapixel_step`` is the measured time of one denoising step of one image of one
+    megapixel on the pool's device; it turns a request into GPU seconds.
+    """
+
+    name: ModelName
+    title: str = ""
+    source: str
+    revision: str = Field(min_length=1, description="Pinned commit or digest of the weights.")
+    kinds: tuple[Kind, ...] = ("text_to_image",)
+    dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+    variant: str | None = None
+    scheduler: ClassName = "DPMSolverMultistepScheduler"
+    schedulers: tuple[ClassName, ...] = ()
+    defaults: ModelDefaults = ModelDefaults()
+    limits: ModelLimits = ModelLimits()
+    loras: tuple[LoraSource, ...] = ()
+    seconds_per_megapixel_step: float = Field(gt=0)
+    load_seconds: float = Field(30.0, ge=0)
+    licence: str
+
+    def schedulers_allowed(self) -> tuple[str, ...]:
+        """The scheduler classes that a request may name; the default is always among them."""
+        return tuple(dict.fromkeys((self.scheduler, *self.schedulers)))
+
+    def gpu_seconds(self, generation: Generation) -> float:
+        """Estimate the device time: seconds per megapixel-step x megapixels x steps x images."""
+        megapixels = generation.width * generation.height / 1e6
+        steps = generation.num_inference_steps * generation.num_images
+        return self.seconds_per_megapixel_step * megapixels * steps
+
+    @model_validator(mode="after")
+    def _defaults_are_within_limits(self) -> Self:
+        asked, most = self.defaults, self.limits
+        if max(asked.width, asked.height) > most.max_side:
+            raise ValueError(f"defaults: a side is over limits.max_side ({most.max_side})")
+        if asked.width * asked.height > most.max_pixels:
+            raise ValueError(f"defaults: the picture is over limits.max_pixels ({most.max_pixels})")
+        if asked.num_inference_steps > most.max_steps:
+            raise ValueError(f"defaults.num_inference_steps is over max_steps ({most.max_steps})")
+        return self
+
+
+class Replicas(_Entry):
+    """How many workers a pool may have."""
+
+    min: int = Field(default=0, ge=0)
+    max: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"replicas.min ({self.min}) is over replicas.max ({self.max})")
+        return self
+
+
+class Pool(_Entry):
+    """Workers of one kind behind one queue. ``concurrency`` is what one replica runs at once."""
+
+    name: ModelName
+    models: tuple[ModelName, ...] = Field(min_length=1)
+    max_gpu_seconds: float = Field(gt=0)
+    gpu: str = "none"
+    spot: bool = False
+    replicas: Replicas = Replicas()
+    concurrency: int = Field(1, ge=1, le=64)
+    price_per_hour_usd: float = Field(0.0, ge=0)
+
+    def cost_usd(self, gpu_seconds: float) -> float:
+        """What ``gpu_seconds`` on this pool cost, in US dollars."""
+        return gpu_seconds / 3600 * self.price_per_hour_usd
+
+
+class Catalog(_Entry):
+    """All models and pools. ``folder`` is where relative sources start."""
+
+    version: Literal[1] = 1
+    default_model: ModelName
+    models: tuple[Model, ...] = Field(min_length=1)
+    pools: tuple[Pool, ...] = Field(min_length=1)
+    folder: Path = Field(Path(), exclude=True)
+
+    def model(self, name: str) -> Model:
+        """Return the model of that name. Raises `UnknownModel`."""
+        for model in self.models:
+            if model.name == name:
+                return model
+        known = ", ".join(model.name for model in self.models)
+        raise UnknownModel(f"model is not in the catalog; it has: {known}", target="model")
+
+    def pool(self, name: str) -> Pool:
+        """Return the pool of that name. Raises `SettingsError`."""
+        for pool in self.pools:
+            if pool.name == name:
+                return pool
+        known = ", ".join(pool.name for pool in self.pools)
+        raise SettingsError(f"pool {name!r} is not in the catalog; it has: {known}", target="pool")
+
+    def route(self, model: str, gpu_seconds: float) -> Pool:
+        """Return the first pool that serves ``model`` for that long. Raises `NoPoolForJob`."""
+        serving = [pool for pool in self.pools if model in pool.models]
+        for pool in serving:
+            if gpu_seconds <= pool.max_gpu_seconds:
+                return pool
+        most = max(pool.max_gpu_seconds for pool in serving)
+        raise NoPoolForJob(
+            f"the job is estimated at {gpu_seconds:.0f} GPU seconds; the limit for model {model}"
+            f" is {most:.0f}: ask for fewer pixels, steps or images",
+            target="num_inference_steps",
+        )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [model.name for model in self.models]
+        for group, listed in (("models", names), ("pools", [pool.name for pool in self.pools])):
+            if len(set(listed)) != len(listed):
+                raise ValueError(f"{group}: a name stands twice")
+        if self.default_model not in names:
+            raise ValueError(f"default_model {self.default_model!r} is not among the models")
+        for pool in self.pools:
+            if unknown := set(pool.models) - set(names):
+                raise ValueError(f"pool {pool.name}: unknown model {', '.join(sorted(unknown))}")
+        if orphans := set(names) - {name for pool in self.pools for name in pool.models}:
+            raise ValueError(f"no pool serves model {', '.join(sorted(orphans))}")
+        return self
+
+
+def load_catalog(path: Path) -> Catalog:
+    """Read and check a catalog file. Raises `SettingsError` that names the entry at fault."""
+    try:
+        data = yaml.safe_load(path.read_text())
+        return Catalog.model_validate({**data, "folder": path.resolve().parent})
+    except OSError as error:
+        raise SettingsError(
+            f"catalog {path}: {error.strerror}", target="DARKROOM_CATALOG"
+        ) from error
+    except (yaml.YAMLError, TypeError) as error:
+        raise SettingsError(f"catalog {path}: not a YAML map", target="DARKROOM_CATALOG") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "catalog"
+        raise SettingsError(f"catalog {path}: {where}: {first['msg']}", target=where) from None

@@ -1,0 +1,1 @@
+"""The ImageStore port and its adapters; `base` says what every store promises."""

@@ -1,0 +1,95 @@
+"""The catalogue of metrics: every series that Darkroom exposes, declared once.
+
+Labels are bounded sets (model and pool from the catalog, states, error codes): never a job, a
+tenant or a text. A registry is passed in, so that two apps in one process do not meet.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+
+
+class ApiMetrics:
+    """What the admission tier counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.jobs_admitted = Counter(
+            "darkroom_jobs_admitted_total", "Jobs accepted.", ["model", "pool"], registry=registry
+        )
+        self.jobs_refused = Counter(
+            "darkroom_jobs_refused_total",
+            "Submits refused, by error code.",
+            ["code"],
+            registry=registry,
+        )
+        self.jobs_resent = Counter(
+            "darkroom_jobs_resent_total",
+            "Messages the sweeper sent again.",
+            ["pool"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "darkroom_http_request_seconds",
+            "Time to answer an HTTP request, by route template.",
+            ["method", "route", "status"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.queue_depth = Gauge(
+            "darkroom_queue_depth",
+            "Messages, by pool and state.",
+            ["pool", "state"],
+            registry=registry,
+        )
+
+
+class WorkerMetrics:
+    """What the GPU tier counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        labels = ["model", "pool"]
+        self.jobs_finished = Counter(
+            "darkroom_jobs_finished_total",
+            "Jobs that reached a terminal state here; code is empty unless they failed.",
+            [*labels, "status", "code"],
+            registry=registry,
+        )
+        self.deliveries_returned = Counter(
+            "darkroom_deliveries_returned_total",
+            "Messages given back or set aside, by error code.",
+            ["pool", "disposition", "code"],
+            registry=registry,
+        )
+        self.jobs_in_flight = Gauge(
+            "darkroom_jobs_in_flight", "Jobs held by this worker.", ["pool"], registry=registry
+        )
+        self.queue_seconds = Histogram(
+            "darkroom_queue_seconds",
+            "From admission to claim.",
+            labels,
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.load_seconds = Histogram(
+            "darkroom_model_load_seconds",
+            "Loading a pipeline.",
+            ["model"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.gpu_seconds = Histogram(
+            "darkroom_gpu_seconds",
+            "Inside the pipeline call.",
+            labels,
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.store_seconds = Histogram(
+            "darkroom_store_seconds",
+            "Encoding and storing pictures.",
+            labels,
+            buckets=SECONDS,
+            registry=registry,
+        )

@@ -1,0 +1,1 @@
+"""The JobQueue port and its adapters; `base` says what every queue promises."""

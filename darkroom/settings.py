@@ -1,0 +1,67 @@
+"""The settings that both tiers share; the only place of this package that reads the environment.
+
+Every variable is described in docs/configuration.md; a test holds the two together.
+"""
+
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from darkroom.errors import SettingsError
+
+S = TypeVar("S", bound=BaseSettings)
+
+RENEWALS_PER_LEASE = 3
+DEFAULT_CATALOG = Path(__file__).resolve().parent.parent / "models" / "catalog.yaml"
+
+
+class DarkroomSettings(BaseSettings):
+    """Backends, catalog, leases and logs. Variables start with ``DARKROOM_``."""
+
+    model_config = SettingsConfigDict(env_prefix="DARKROOM_", frozen=True, extra="ignore")
+
+    queue_url: str = Field("sqlite:///data/queue.db", description="Where messages wait.")
+    jobstore_url: str = Field("sqlite:///data/jobs.db", description="Where job records are.")
+    imagestore_url: str = Field("file:///data/images", description="Where pictures are.")
+    catalog: Path = Field(DEFAULT_CATALOG, description="The catalog of models and pools.")
+    region: str = Field(
+        "local", pattern=r"^[a-z][a-z0-9]{1,11}$", description="First part of every job id."
+    )
+    lease_seconds: float = Field(
+        60.0, ge=1, le=300, description="How long a message is held before it must be renewed."
+    )
+    renew_seconds: float = Field(
+        20.0, gt=0, description="How often held messages are renewed; at most a third of the lease."
+    )
+    max_delivery_count: int = Field(
+        5, ge=1, le=100, description="Failed deliveries before a message is dead-lettered."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least severe level that is logged."
+    )
+    log_format: Literal["json", "console"] = Field(
+        "json", description="One JSON object a line, or text."
+    )
+
+    @model_validator(mode="after")
+    def _lease_covers_renewals(self) -> Self:
+        if self.lease_seconds < RENEWALS_PER_LEASE * self.renew_seconds:
+            raise ValueError(
+                f"lease_seconds ({self.lease_seconds:g}) must be at least {RENEWALS_PER_LEASE} x"
+                f" renew_seconds ({self.renew_seconds:g})"
+            )
+        return self
+
+
+def load(kind: type[S]) -> S:
+    """Read ``kind`` from the environment. Raises `SettingsError` that names the variable."""
+    try:
+        return kind()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        prefix = kind.model_config.get("env_prefix", "")
+        where = "_".join(str(part) for part in first["loc"])
+        name = f"{prefix}{where}".upper() if where else prefix.rstrip("_")
+        raise SettingsError(f"{name}: {first['msg']}", target=name) from None
