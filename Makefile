@@ -1,0 +1,53 @@
+# Every target that people and CI call. `make` alone lists them.
+SHELL := /usr/bin/env bash
+.DEFAULT_GOAL := help
+
+PY := .venv/bin/python
+PROMPT ?= a red circle on a blue background
+PORT ?= 8080
+PYTEST_ARGS ?=
+export PROMPT
+
+.PHONY: help setup demo up test lint fix openapi bench clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup:  ## Install everything into .venv; nothing to do while it is up to date
+	@.ci/setup all
+
+demo:  ## One picture from a prompt: make demo PROMPT="a blue square on a yellow background"
+	@started=$$(date +%s) && .ci/setup run && \
+	$(PY) .ci/demo.py --install-seconds $$(($$(date +%s) - started)) -- "$$PROMPT"
+
+up:  ## Serve on this machine until Ctrl-C: make up PORT=8080
+	@.ci/setup run
+	@exec $(PY) -m cli up --port $(PORT)
+
+test: setup  ## Run the tests: make test PYTEST_ARGS="tests/api -x"
+	@OMP_NUM_THREADS=1 $(PY) -m pytest $(PYTEST_ARGS)
+
+lint: setup  ## Style, types, import contracts, docs against code; writes nothing
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports --no-cache
+	$(PY) .ci/reference.py --check
+	$(PY) -m api.openapi --check
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/packaging/test_docs.py
+
+fix: setup  ## Repair style, and the generated tables in docs/
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+	$(PY) .ci/reference.py --write
+
+openapi: setup  ## Write openapi.json from the API's code
+	$(PY) -m api.openapi --write
+
+bench: setup  ## Measure; each script prints a table and one line of JSON
+	@for script in bench/*.py; do OMP_NUM_THREADS=1 $(PY) $$script || exit 1; done
+
+clean:  ## Remove caches, builds and demo data; .venv stays
+	rm -rf .cache build dist demo.png .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

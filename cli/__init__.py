@@ -1,0 +1,1 @@
+"""The `darkroom` command. Heavy imports live inside the commands, so that `--help` is quick."""

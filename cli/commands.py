@@ -1,0 +1,166 @@
+"""What can be typed: the commands, their options and their help."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import tiers
+from darkroom import __version__
+
+app = typer.Typer(
+    name="darkroom",
+    help="Darkroom: a queue in front of diffusion models. Start with: darkroom up",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Url = Annotated[str | None, typer.Option("--url", help="Address of the API (else DARKROOM_URL).")]
+JobId = Annotated[str, typer.Argument(help="Id of a job, as `submit` and `list` print it.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"darkroom {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Port of the API; 0 takes a free one.")] = 8080,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes per pool.")] = 1,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of queue, records and pictures.")
+    ] = None,
+    catalog: Annotated[Path | None, typer.Option(help="Catalog of models and pools.")] = None,
+) -> None:
+    """Run API and workers on this machine; Ctrl-C stops all."""
+    from cli.up import serve
+
+    serve(port=port, workers=workers, data_dir=data_dir, catalog=catalog)
+
+
+@app.command()
+def submit(
+    prompt: Annotated[str, typer.Argument(help="What the picture should show.")],
+    model: Annotated[str | None, typer.Option(help="Model; see `darkroom models`.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps, 1 to 200.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the first picture.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale, 0 to 30.")] = None,
+    negative: Annotated[str | None, typer.Option(help="What it should not show.")] = None,
+    images: Annotated[int, typer.Option(help="How many pictures, 1 to 8.")] = 1,
+    scheduler: Annotated[str | None, typer.Option(help="A diffusers scheduler class.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="Picture to start from.", exists=True, dir_okay=False)
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="White is repainted.", exists=True, dir_okay=False)
+    ] = None,
+    strength: Annotated[float | None, typer.Option(help="How far to leave --image.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A label, name=value; repeatable.")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait for the pictures.")] = True,
+    out: Annotated[Path | None, typer.Option(help="File to save to; several get -1, -2.")] = None,
+    url: Url = None,
+) -> None:
+    """Ask for pictures, watch the progress, and save them with --out."""
+    from cli.submit import submit_and_wait
+
+    submit_and_wait(
+        url,
+        prompt,
+        parameters={
+            "model": model,
+            "num_inference_steps": steps,
+            "seed": seed,
+            "width": width,
+            "height": height,
+            "guidance_scale": guidance,
+            "negative_prompt": negative,
+            "num_images": images,
+            "scheduler": scheduler,
+            "strength": strength,
+        },
+        image=image,
+        mask=mask,
+        tags=tag or [],
+        wait=wait,
+        out=out,
+    )
+
+
+@app.command()
+def status(
+    job_id: JobId,
+    out: Annotated[Path | None, typer.Option(help="Save finished pictures here.")] = None,
+    url: Url = None,
+) -> None:
+    """Show one job: state, progress, where the time went."""
+    from cli.jobs import show
+
+    show(url, job_id, out)
+
+
+@app.command("list")
+def list_(
+    state: Annotated[
+        str | None, typer.Option("--status", help="NotStarted, Running, Succeeded, ...")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Jobs of this model alone.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Jobs with this label, name=value.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 20,
+    url: Url = None,
+) -> None:
+    """Show jobs, newest first."""
+    from cli.jobs import show_list
+
+    show_list(url, limit, status=state, model=model, tag=tag)
+
+
+@app.command()
+def cancel(job_id: JobId, url: Url = None) -> None:
+    """Stop a job; one that has ended stays as it is."""
+    from cli.jobs import cancel as ask
+
+    ask(url, job_id)
+
+
+@app.command()
+def models(url: Url = None) -> None:
+    """Show what may be asked for."""
+    from cli.jobs import show_models
+
+    show_models(url)
+
+
+@app.command()
+def api(
+    watch_parent: Annotated[bool, typer.Option(tiers.WATCH_PARENT, hidden=True)] = False,
+) -> None:
+    """Run one API process, set by environment variables."""
+    if watch_parent:
+        tiers.follow_parent()
+    tiers.serve_api()
+
+
+@app.command()
+def worker(
+    watch_parent: Annotated[bool, typer.Option(tiers.WATCH_PARENT, hidden=True)] = False,
+) -> None:
+    """Run one worker process, set by environment variables."""
+    if watch_parent:
+        tiers.follow_parent()
+    tiers.serve_worker()

@@ -1,0 +1,99 @@
+"""`darkroom submit`: ask, watch, save."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cli import pictures, report
+from cli.connection import connected
+from cli.problems import CommandFailed
+from darkroom.client import Client, JobView
+from darkroom.jobs import JobState
+
+POLL_SECONDS = 0.25  # what keeps the bar lively without loading the API
+
+
+def submit_and_wait(
+    url: str | None,
+    prompt: str,
+    *,
+    parameters: Mapping[str, Any],
+    image: Path | None,
+    mask: Path | None,
+    tags: Sequence[str],
+    wait: bool,
+    out: Path | None,
+) -> None:
+    """Submit; with ``wait``, follow the job to its end and save to ``out``.
+
+    Raises `CommandFailed` when the API refuses, or the job does not succeed.
+    """
+    if out is not None and not wait:
+        raise CommandFailed("--out needs --wait: the pictures are not there yet")
+    pictures.check_target(out)
+    labels = _labels(tags)
+    with connected(url) as client:
+        job = client.submit(
+            prompt,
+            image=image.read_bytes() if image else None,
+            mask_image=mask.read_bytes() if mask else None,
+            tags=labels or None,
+            **parameters,
+        )
+        if not wait:
+            print(job.id)
+            return
+        print(f"job {job.id}")
+        try:
+            job = _watch(client, job)
+        except KeyboardInterrupt:
+            raise CommandFailed(
+                f"stopped waiting; the job goes on: darkroom status {job.id}", 130
+            ) from None
+        _conclude(client, job, out)
+
+
+def _labels(tags: Sequence[str]) -> dict[str, str]:
+    labels = {}
+    for tag in tags:
+        name, given, text = tag.partition("=")
+        if not given or not name:
+            raise CommandFailed(f"--tag {tag}: must be name=value", 2)
+        labels[name] = text
+    return labels
+
+
+def _watch(client: Client, job: JobView) -> JobView:
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    quiet = not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        bar = progress.add_task(job.phase or "queued", total=1.0)
+        while not job.status.is_terminal:
+            time.sleep(POLL_SECONDS)
+            job = client.get(job.id)
+            progress.update(bar, completed=job.progress, description=job.phase)
+    return job
+
+
+def _conclude(client: Client, job: JobView, out: Path | None) -> None:
+    if job.status is JobState.FAILED and job.error is not None:
+        at = f" ({job.error.target})" if job.error.target else ""
+        raise CommandFailed(f"job {job.id} failed: {job.error.code}{at}: {job.error.message}")
+    if job.status is not JobState.SUCCEEDED:
+        raise CommandFailed(f"job {job.id} ended as {job.status}")
+    if out is not None:
+        for path in pictures.save(client, job, out):
+            print(f"saved {path}")
+    else:
+        print(f"done; save with: darkroom status {job.id} --out picture.png")
+    print(report.split_line(job))
