@@ -213,7 +213,7 @@ def claim(job: Job, now: datetime, claim_seconds: float) -> Job:
         step=0,
         attempts=job.attempts + 1,
         claim_expires_at=now + timedelta(seconds=claim_seconds),
-        sent_at=job.sent_at or now,  # a message was delivered, whether or not its send was confirmed
+        sent_at=job.sent_at or now,  # what was delivered was sent
         started_at=started_at,
         usage=job.usage.model_copy(
             update={"queue_seconds": job.usage.queue_seconds + max(0.0, waited)}
