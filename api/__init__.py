@@ -1,0 +1,1 @@
+"""The admission tier: HTTP in, records and messages out. No tensors here."""

@@ -1,0 +1,178 @@
+"""Who may have what run, on which pool, and the three effects that make it so.
+
+No web framework here: every way in (jobs, the OpenAI route, the tutorial's) calls `Admission`.
+
+Order of effects: input pictures stored → record created (with its idempotency key) → message sent →
+record marked as sent. Dying between any two loses nothing: before the record there is no job, after
+it the sweeper sends what was not confirmed, and a second message of one job is harmless.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from api.pictures import StoredPicture, decode, fit
+from api.resolving import Sides, resolve
+from darkroom.catalog import Catalog
+from darkroom.clock import Clock
+from darkroom.errors import InvalidInput, QueueUnavailable, StoreUnavailable, VersionConflict
+from darkroom.generation import Generation, GenerationRequest
+from darkroom.imagestores.base import INPUT_IMAGE, INPUT_MASK, ImageStore
+from darkroom.jobs import Job, JobState, mark_sent, new_job_id
+from darkroom.jobstores.base import Idempotency, JobStore
+from darkroom.log import get_logger, prompt_hash
+from darkroom.messages import message_for
+from darkroom.metrics import ApiMetrics
+from darkroom.queues.base import JobQueue
+from darkroom.tracing import trace_id
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What will be run, and the pictures to store for it, by name."""
+
+    generation: Generation
+    pictures: Mapping[str, StoredPicture]
+
+
+class Admission:
+    """Decides, and accepts. At most two record writes and one send per submit."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        region: str,
+        jobs: JobStore,
+        images: ImageStore,
+        queues: Mapping[str, JobQueue],
+        clock: Clock,
+        metrics: ApiMetrics,
+    ) -> None:
+        self._catalog = catalog
+        self._region = region
+        self._jobs = jobs
+        self._images = images
+        self._queues = queues
+        self._clock = clock
+        self._metrics = metrics
+        self._log = get_logger()
+
+    async def submit(
+        self,
+        tenant: str,
+        request: GenerationRequest,
+        *,
+        idempotency_key: str | None = None,
+        traceparent: str | None = None,
+    ) -> Job:
+        """Admit ``request`` for ``tenant``; return its job, or the key's earlier one.
+
+        Raises `InvalidInput` and its kinds, `IdempotencyKeyReused`, `StoreUnavailable`. A queue
+        that cannot be reached is no error: the job is recorded and the sweeper sends it.
+        """
+        resolved = await _prepare(request, self._catalog)
+        job = self._new_job(tenant, request, resolved.generation, traceparent)
+        for name, picture in resolved.pictures.items():
+            await self._images.put(job.id, name, picture.png)
+        key = idempotency_key
+        created = await self._jobs.create(
+            job, Idempotency(key, fingerprint(request)) if key else None
+        )
+        if not created.is_new and resolved.pictures:
+            await self._images.delete(job.id)
+        if created.is_new:
+            self._note(created.job)
+        if created.job.sent_at is None and created.job.status is JobState.NOT_STARTED:
+            return await self.send(created.job)
+        return created.job
+
+    async def send(self, job: Job) -> Job:
+        """Enqueue a recorded job and note that; return the record as it is then known.
+
+        Never raises for an unavailable backend: what is not confirmed is sent again later.
+        """
+        try:
+            await self._queues[job.pool].send(message_for(job))
+        except QueueUnavailable as error:
+            self._log.warning("send_failed", code=error.code, pool=job.pool, **job.log_context())
+            return job
+        try:
+            return await self._jobs.compare_and_set(mark_sent(job, self._clock.now()), job.version)
+        except VersionConflict:  # a worker was faster, or somebody canceled: both know the message
+            return await self._jobs.get(job.id)
+        except StoreUnavailable as error:
+            self._log.warning("mark_sent_failed", code=error.code, **job.log_context())
+            return job
+
+    def _new_job(
+        self,
+        tenant: str,
+        request: GenerationRequest,
+        generation: Generation,
+        traceparent: str | None,
+    ) -> Job:
+        now = self._clock.now()
+        gpu_seconds = self._catalog.model(generation.model).gpu_seconds(generation)
+        pool = self._catalog.route(generation.model, gpu_seconds)
+        deadline = request.deadline_seconds
+        return Job(
+            id=new_job_id(self._region, tenant),
+            tenant=tenant,
+            pool=pool.name,
+            generation=generation,
+            tags=request.tags,
+            estimated_gpu_seconds=gpu_seconds,
+            traceparent=traceparent,
+            created_at=now,
+            updated_at=now,
+            deadline_at=None if deadline is None else now + timedelta(seconds=deadline),
+        )
+
+    def _note(self, job: Job) -> None:
+        self._metrics.jobs_admitted.labels(job.generation.model, job.pool).inc()
+        self._log.info(
+            "admit",
+            trace_id=trace_id(job.traceparent),
+            prompt_hash=prompt_hash(job.generation.prompt),
+            pool=job.pool,
+            gpu_seconds=round(job.estimated_gpu_seconds, 3),
+            parameters=job.generation.without_content(),
+            **job.log_context(),
+        )
+
+
+def fingerprint(request: GenerationRequest) -> str:
+    """Return the SHA-256 (hex) of what is asked; spelling out a default changes nothing."""
+    said = json.dumps(request.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+async def _prepare(request: GenerationRequest, catalog: Catalog) -> Resolved:
+    if request.image is None:
+        return Resolved(resolve(request, catalog, None), {})
+    return await asyncio.to_thread(_prepare_pictures, request, catalog)
+
+
+def _prepare_pictures(request: GenerationRequest, catalog: Catalog) -> Resolved:
+    """Decode and store-ready the input pictures at the output's size. Slow: run in a thread."""
+    assert request.image is not None
+    image = decode(request.image, "image")
+    generation = resolve(request, catalog, Sides(image.width, image.height))
+    sides = (generation.width, generation.height)
+    first = fit(image, *sides, mode="RGB")
+    if request.mask_image is None:
+        summary = generation.model_copy(update={"image": first.summary})
+        return Resolved(summary, {INPUT_IMAGE: first})
+    mask = decode(request.mask_image, "mask_image")
+    if mask.size != image.size:
+        raise InvalidInput(
+            f"mask_image must have the size of image, {image.width} x {image.height} pixels",
+            target="mask_image",
+        )
+    second = fit(mask, *sides, mode="L")
+    both = {"image": first.summary, "mask_image": second.summary}
+    return Resolved(generation.model_copy(update=both), {INPUT_IMAGE: first, INPUT_MASK: second})

@@ -1,0 +1,152 @@
+"""From what was asked to what will be run: defaults filled in, the model's limits applied.
+
+Pure but for the seed. Every refusal names the field and the limit.
+"""
+
+import secrets
+from dataclasses import dataclass
+from typing import TypeVar
+
+from darkroom.catalog import Catalog, Model
+from darkroom.errors import InvalidInput
+from darkroom.generation import (
+    MAX_SEED,
+    MIN_SIDE_PIXELS,
+    SIDE_MULTIPLE,
+    Generation,
+    GenerationRequest,
+)
+
+T = TypeVar("T")
+
+IMAGE_TO_IMAGE_STRENGTH = 0.8  # the diffusers pipelines' own default
+INPAINTING_STRENGTH = 1.0
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Width and height in pixels."""
+
+    width: int
+    height: int
+
+
+def resolve(request: GenerationRequest, catalog: Catalog, picture: Sides | None) -> Generation:
+    """Return the generation that ``request`` means, without its pictures' digests.
+
+    ``picture`` is the size of the input picture, if there is one: it is the default of the output's
+    size. Raises `InvalidInput` or one of its kinds.
+    """
+    model = catalog.model(request.model or catalog.default_model)
+    kind = _kind(request)
+    _check_kind(model, kind)
+    sides = _sides(request, model, picture)
+    defaults = model.defaults
+    generation = Generation(
+        model=model.name,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        width=sides.width,
+        height=sides.height,
+        num_inference_steps=_given(request.num_inference_steps, defaults.num_inference_steps),
+        guidance_scale=_given(request.guidance_scale, defaults.guidance_scale),
+        num_images=request.num_images,
+        seed=_given(request.seed, secrets.randbelow(MAX_SEED + 1)),
+        scheduler=request.scheduler or model.scheduler,
+        strength=_strength(request, kind),
+        loras=request.loras,
+    )
+    _check_limits(generation, model)
+    return generation
+
+
+def _given(asked: T | None, default: T) -> T:
+    return default if asked is None else asked
+
+
+def _kind(request: GenerationRequest) -> str:
+    if request.image is None:
+        for name in ("mask_image", "strength"):
+            if getattr(request, name) is not None:
+                raise InvalidInput(f"{name} needs image: give both or neither", target=name)
+        return "text_to_image"
+    return "image_to_image" if request.mask_image is None else "inpainting"
+
+
+def _check_kind(model: Model, kind: str) -> None:
+    if kind in model.kinds:
+        return
+    able = ", ".join(model.kinds)
+    target = {"image_to_image": "image", "inpainting": "mask_image"}.get(kind, "model")
+    raise InvalidInput(
+        f"{target}: model {model.name} cannot do {kind}; it does {able}", target=target
+    )
+
+
+def _strength(request: GenerationRequest, kind: str) -> float | None:
+    if kind == "text_to_image":
+        return None
+    default = INPAINTING_STRENGTH if kind == "inpainting" else IMAGE_TO_IMAGE_STRENGTH
+    return _given(request.strength, default)
+
+
+def _sides(request: GenerationRequest, model: Model, picture: Sides | None) -> Sides:
+    default = Sides(model.defaults.width, model.defaults.height)
+    if picture is not None:
+        default = _within(picture, model)
+    return Sides(_given(request.width, default.width), _given(request.height, default.height))
+
+
+def _within(picture: Sides, model: Model) -> Sides:
+    """Scale the picture's size down to what the model may draw, to multiples of 8."""
+    limits = model.limits
+    longest = max(picture.width, picture.height)
+    area = picture.width * picture.height
+    scale = min(1.0, limits.max_side / longest, (limits.max_pixels / area) ** 0.5)
+    return Sides(_on_grid(picture.width * scale), _on_grid(picture.height * scale))
+
+
+def _on_grid(pixels: float) -> int:
+    return max(MIN_SIDE_PIXELS, int(pixels) // SIDE_MULTIPLE * SIDE_MULTIPLE)
+
+
+def _check_limits(asked: Generation, model: Model) -> None:
+    most = model.limits
+    bounds: tuple[tuple[str, float, float], ...] = (
+        ("width", asked.width, most.max_side),
+        ("height", asked.height, most.max_side),
+        ("num_inference_steps", asked.num_inference_steps, most.max_steps),
+        ("guidance_scale", asked.guidance_scale, most.max_guidance_scale),
+        ("num_images", asked.num_images, most.max_images),
+    )
+    for name, value, limit in bounds:
+        if value > limit:
+            raise InvalidInput(
+                f"{name} must be at most {limit:g} for model {model.name}", target=name
+            )
+    if asked.width * asked.height > most.max_pixels:
+        raise InvalidInput(
+            f"width x height must be at most {most.max_pixels:,} pixels for model {model.name}",
+            target="width",
+        )
+    allowed = model.schedulers_allowed()
+    if asked.scheduler not in allowed:
+        raise InvalidInput(
+            f"scheduler must be one of {', '.join(allowed)} for model {model.name}",
+            target="scheduler",
+        )
+    _check_loras(asked, model)
+
+
+def _check_loras(asked: Generation, model: Model) -> None:
+    known = [lora.name for lora in model.loras]
+    names = [lora.name for lora in asked.loras]
+    for index, name in enumerate(names):
+        if name not in known:
+            has = ", ".join(known) or "none"
+            raise InvalidInput(
+                f"loras.{index}.name is not a LoRA of model {model.name}; it has: {has}",
+                target=f"loras.{index}.name",
+            )
+    if len(set(names)) != len(names):
+        raise InvalidInput("loras must name each LoRA at most once", target="loras")

@@ -1,0 +1,57 @@
+"""The finished pictures."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Response
+
+from api.dependencies import Calling, JobId, State, own_job
+from api.documentation import NOT_MODIFIED, refusals
+from api.errors import JobNotFinished
+from api.headers import etag, matches
+from darkroom.errors import ImageNotFound
+from darkroom.generation import MAX_IMAGES
+from darkroom.imagestores.base import output_name
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+_FOREVER = "private, max-age=31536000, immutable"  # a finished job's pictures never change
+
+
+@router.get(
+    "/{job_id}/images/{index}",
+    response_class=Response,
+    summary="Get a picture",
+    responses={
+        200: {
+            "description": "The PNG file.",
+            "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        304: NOT_MODIFIED,
+        307: {"description": "A short-lived link to the file in the image store."},
+        **refusals(400, 404, 409, 503),
+    },
+)
+async def get_image(
+    job_id: JobId,
+    index: Annotated[int, Path(ge=0, lt=MAX_IMAGES, description="Which picture, from 0.")],
+    caller: Calling,
+    state: State,
+    if_none_match: Annotated[str | None, Header(description="An ETag seen before.")] = None,
+) -> Response:
+    """Answer with the bytes, or with a link where the image store makes links."""
+    job = await own_job(job_id, caller, state)
+    if not job.status.is_terminal:
+        raise JobNotFinished(f"the job is {job.status}: it has no pictures yet", target="job_id")
+    image = next((one for one in job.images if one.index == index), None)
+    if image is None:
+        raise ImageNotFound(f"the job has {len(job.images)} pictures", target="index")
+    headers = {"etag": etag(image.sha256), "cache-control": _FOREVER}
+    if matches(if_none_match, image.sha256):
+        return Response(status_code=304, headers=headers)
+    name = output_name(index)
+    link = await state.images.link(job.id, name, timedelta(seconds=state.settings.link_seconds))
+    if link is not None:
+        return Response(status_code=307, headers={"location": link, "cache-control": "no-store"})
+    png = await state.images.get(job.id, name)
+    headers["content-disposition"] = f'inline; filename="{job.id}-{index}.png"'
+    return Response(png, media_type="image/png", headers=headers)

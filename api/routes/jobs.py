@@ -1,0 +1,211 @@
+"""Submit a job, follow it, list, cancel."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import AwareDatetime
+
+from api.dependencies import Calling, JobId, State, base_url, own_job, read_generation
+from api.documentation import JOB_HEADERS, NOT_MODIFIED, SUBMIT_BODY, refusals
+from api.errors import status_of
+from api.headers import MAX_WAIT_SECONDS, etag, idempotency_key, matches, preference
+from api.representations import JobBody, JobPage, job_body, retry_after_seconds
+from api.state import ApiState
+from darkroom.errors import DarkroomError, InvalidInput, VersionConflict
+from darkroom.generation import MAX_TAG_CHARACTERS
+from darkroom.jobs import Job, JobState, request_cancel
+from darkroom.jobstores.base import MAX_PAGE_SIZE, JobFilter
+from darkroom.tracing import current_traceparent, span
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+MAX_CURSOR_CHARACTERS = 512
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=JobBody,
+    summary="Submit a job",
+    openapi_extra=SUBMIT_BODY,
+    responses={
+        202: {"description": "Accepted; poll Operation-Location.", "headers": JOB_HEADERS},
+        200: {"description": "Finished within `Prefer: wait`.", "model": JobBody},
+        **refusals(400, 409, 413, 415, 422, 503),
+    },
+)
+async def submit(
+    request: Request,
+    caller: Calling,
+    state: State,
+    idempotency_header: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            description="1 to 255 printable ASCII characters, quoted or bare, good for 24 hours:"
+            " the same key and body return the same job.",
+        ),
+    ] = None,
+    prefer: Annotated[
+        str | None,
+        Header(description="`wait=n` answers when the job ends, after n (1 to 60) s at most."),
+    ] = None,
+) -> Response:
+    """Check the request, record the job, send its message."""
+    wanted = preference(request.headers.getlist("prefer"))
+    incoming = None if current_traceparent() else request.headers.get("traceparent")
+    with _refusals_counted(state), span("admit", traceparent=incoming):
+        key = idempotency_key(idempotency_header)
+        body = await read_generation(request, state)
+        job = await state.admission.submit(
+            caller.tenant, body, idempotency_key=key, traceparent=current_traceparent()
+        )
+    job = await state.watcher.wait(job, _is_over, wanted.wait_seconds)
+    done = wanted.wait_seconds > 0 and job.status.is_terminal
+    answered = _answer(request, state, job, status=200 if done else 202)
+    answered.headers["operation-location"] = _location(request, state, job)
+    if wanted.applied:
+        answered.headers["preference-applied"] = wanted.applied
+    return answered
+
+
+@router.get(
+    "/{job_id}",
+    response_model=JobBody,
+    summary="Read a job, now or when it has changed",
+    responses={
+        200: {"description": "The job.", "headers": JOB_HEADERS},
+        304: NOT_MODIFIED,
+        **refusals(400, 404, 503),
+    },
+)
+async def get(
+    request: Request,
+    job_id: JobId,
+    caller: Calling,
+    state: State,
+    wait: Annotated[
+        int,
+        Query(
+            ge=0,
+            le=MAX_WAIT_SECONDS,
+            description="Seconds to wait for the end, or with If-None-Match for any change.",
+        ),
+    ] = 0,
+    if_none_match: Annotated[str | None, Header(description="An ETag seen before.")] = None,
+) -> Response:
+    """Answer at once, or wait."""
+    job = await own_job(job_id, caller, state)
+
+    def is_news(read: Job) -> bool:
+        changed = if_none_match is not None and not matches(if_none_match, read.version)
+        return changed or read.status.is_terminal
+
+    job = await state.watcher.wait(job, is_news, wait)
+    if matches(if_none_match, job.version):
+        return Response(status_code=304, headers=_headers(job))
+    return _answer(request, state, job)
+
+
+@router.get(
+    "",
+    response_model=JobPage,
+    response_model_exclude_none=True,
+    summary="List your jobs, newest first",
+    responses=refusals(400, 503),
+)
+async def list_jobs(
+    request: Request,
+    caller: Calling,
+    state: State,
+    status: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
+    model: Annotated[str | None, Query(max_length=64, description="Only this model.")] = None,
+    created_after: Annotated[
+        AwareDatetime | None, Query(description="Only jobs created after (RFC 3339, with zone).")
+    ] = None,
+    tag: Annotated[
+        str | None,
+        Query(max_length=2 * MAX_TAG_CHARACTERS + 1, description="Only this tag: `name:value`."),
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="Most per page.")] = 20,
+    cursor: Annotated[
+        str | None, Query(max_length=MAX_CURSOR_CHARACTERS, description="From `next_link`.")
+    ] = None,
+) -> Response:
+    """Return a page. A filtered page may be short, even empty, and still have a next one."""
+    filters = JobFilter(status, model, created_after, _tag(tag))
+    page = await state.jobs.list(caller.tenant, filters, limit=limit, cursor=cursor)
+    base = base_url(request, state)
+    link = None
+    if page.next_cursor is not None:
+        asked = request.url.include_query_params(cursor=page.next_cursor)
+        link = f"{base}/v1/jobs?{asked.query}"
+    listed = JobPage(value=[job_body(job, base) for job in page.jobs], next_link=link)
+    left_out = {"next_link"} if link is None else None
+    return _json(listed.model_dump_json(exclude=left_out))
+
+
+@router.post(
+    "/{job_id}:cancel",
+    response_model=JobBody,
+    summary="Cancel a job",
+    responses={200: {"description": "The job.", "headers": JOB_HEADERS}, **refusals(404, 503)},
+)
+async def cancel(request: Request, job_id: JobId, caller: Calling, state: State) -> Response:
+    """End a waiting job at once, ask a running one's worker to stop; a finished one stays."""
+    while True:
+        job = await own_job(job_id, caller, state)
+        asked = request_cancel(job, state.clock.now())
+        if asked is job:
+            break
+        try:
+            job = await state.jobs.compare_and_set(asked, job.version)
+        except VersionConflict:  # a worker wrote in between: look again
+            continue
+        state.watcher.changed(job)
+        break
+    return _answer(request, state, job)
+
+
+@contextmanager
+def _refusals_counted(state: ApiState) -> Iterator[None]:
+    try:
+        yield
+    except DarkroomError as error:
+        code = error.code if status_of(error) < 500 or status_of(error) == 503 else "InternalError"
+        state.metrics.jobs_refused.labels(code).inc()
+        raise
+
+
+def _is_over(job: Job) -> bool:
+    return job.status.is_terminal
+
+
+def _tag(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    name, colon, value = text.partition(":")
+    if not (name and colon and value):
+        raise InvalidInput("tag must be name:value", target="tag")
+    return name, value
+
+
+def _location(request: Request, state: ApiState, job: Job) -> str:
+    return f"{base_url(request, state)}/v1/jobs/{job.id}"
+
+
+def _headers(job: Job) -> dict[str, str]:
+    headers = {"etag": etag(job.version), "cache-control": "private, no-cache"}
+    if not job.status.is_terminal:
+        headers["retry-after"] = str(retry_after_seconds(job))
+    return headers
+
+
+def _answer(request: Request, state: ApiState, job: Job, status: int = 200) -> Response:
+    body = job_body(job, base_url(request, state))
+    return _json(body.model_dump_json(), status, _headers(job))
+
+
+def _json(text: str, status: int = 200, headers: Any = None) -> Response:
+    return Response(text, status, headers, media_type="application/json")

@@ -1,0 +1,83 @@
+"""What the routes work with: one value, built by `api.wiring`, kept on the app."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from api.admission import Admission
+from api.settings import ApiSettings
+from api.sweeper import Sweeper
+from api.watching import Watcher
+from darkroom.catalog import Catalog
+from darkroom.clock import Clock
+from darkroom.imagestores.base import ImageStore
+from darkroom.jobstores.base import JobStore
+from darkroom.metrics import ApiMetrics
+from darkroom.queues.base import JobQueue
+
+
+@dataclass(frozen=True)
+class ApiState:
+    """The ports and policies of one API process. ``queues`` is by pool name."""
+
+    settings: ApiSettings
+    catalog: Catalog
+    jobs: JobStore
+    images: ImageStore
+    queues: Mapping[str, JobQueue]
+    clock: Clock
+    metrics: ApiMetrics
+    admission: Admission
+    watcher: Watcher
+    sweeper: Sweeper
+    close: Callable[[], Awaitable[None]]
+
+
+async def nothing_to_close() -> None:
+    """Close nothing: for adapters that hold no connection."""
+
+
+def make_state(
+    *,
+    settings: ApiSettings,
+    region: str,
+    catalog: Catalog,
+    jobs: JobStore,
+    images: ImageStore,
+    queues: Mapping[str, JobQueue],
+    clock: Clock,
+    close: Callable[[], Awaitable[None]] = nothing_to_close,
+) -> ApiState:
+    """Put the policies around the adapters."""
+    metrics = ApiMetrics(CollectorRegistry())
+    admission = Admission(
+        catalog=catalog,
+        region=region,
+        jobs=jobs,
+        images=images,
+        queues=queues,
+        clock=clock,
+        metrics=metrics,
+    )
+    sweeper = Sweeper(
+        admission=admission,
+        jobs=jobs,
+        clock=clock,
+        metrics=metrics,
+        sweep_seconds=settings.sweep_seconds,
+        unsent_seconds=settings.unsent_seconds,
+    )
+    return ApiState(
+        settings=settings,
+        catalog=catalog,
+        jobs=jobs,
+        images=images,
+        queues=queues,
+        clock=clock,
+        metrics=metrics,
+        admission=admission,
+        watcher=Watcher(jobs, settings.watch_seconds),
+        sweeper=sweeper,
+        close=close,
+    )

@@ -1,0 +1,108 @@
+"""From settings to a serving process: the only module of this package that opens adapters."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from api.app import create_app
+from api.settings import ApiSettings
+from api.state import ApiState, make_state
+from darkroom import log
+from darkroom.catalog import load_catalog
+from darkroom.clock import SystemClock
+from darkroom.errors import SettingsError
+from darkroom.settings import DarkroomSettings, load
+from darkroom.wiring import open_backends
+
+
+def build(settings: ApiSettings, shared: DarkroomSettings) -> FastAPI:
+    """Return the application on the backends that ``shared`` names.
+
+    Raises `SettingsError` that names the variable, or the extra that is not installed.
+    """
+    catalog = load_catalog(shared.catalog)
+    clock = SystemClock()
+    backends = open_backends(shared, catalog, clock)
+    state = make_state(
+        settings=settings,
+        region=shared.region,
+        catalog=catalog,
+        jobs=backends.jobs,
+        images=backends.images,
+        queues=backends.queues,
+        clock=clock,
+        close=backends.close,
+    )
+    return create_app(state)
+
+
+def serve() -> int:
+    """Run the API until SIGTERM or SIGINT; return the exit status. Nothing goes to stdout."""
+    try:
+        settings, shared = load(ApiSettings), load(DarkroomSettings)
+        log.configure(shared.log_level, shared.log_format, "api")
+        app = build(settings, shared)
+        listener = _listen(settings)
+    except SettingsError as error:
+        log.get_logger().error("settings_refused", reason=error.message)
+        return 2
+    asyncio.run(run(app, settings, listener))
+    return 0
+
+
+async def run(app: FastAPI, settings: ApiSettings, listener: socket.socket) -> None:
+    """Serve ``app`` on a bound socket until a signal comes; then finish what is open."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.shutdown_seconds),
+    )
+    await _Server(config, app.state.api).serve([listener])
+
+
+def _listen(settings: ApiSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        reason = f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
+        raise SettingsError(reason, target="DARKROOM_API_PORT") from error
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, lets waiting callers go when it stops, and then ends with status 0."""
+
+    def __init__(self, config: uvicorn.Config, state: ApiState) -> None:
+        super().__init__(config)
+        self._state = state
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            log.get_logger().info("listening", url=f"http://{shown}:{port}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._state.watcher.close()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on the first signal, at once on the second; unlike the base, do not re-raise it."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
