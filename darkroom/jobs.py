@@ -153,7 +153,7 @@ class Job(BaseModel):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     deadline_at: datetime | None = None
-    version: str = Field("", exclude=True)
+    version: str = Field(default="", exclude=True)
 
     def log_context(self) -> dict[str, Any]:
         """Return the fields that every log line about this job carries."""
