@@ -1,0 +1,134 @@
+"""The adapters that the contract suites run over.
+
+An adapter joins a suite by one more function here and its name in the list below it. A suite speaks
+of time only through ``advance``: an adapter with a fake clock moves it; one without takes a short
+real lease and waits.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from darkroom.clock import FakeClock
+from darkroom.errors import QueueUnavailable, StoreUnavailable
+from darkroom.imagestores.base import ImageStore
+from darkroom.imagestores.filesystem import FilesystemImageStore
+from darkroom.imagestores.memory import MemoryImageStore
+from darkroom.jobstores import sqlite as sqlite_jobs
+from darkroom.jobstores.base import JobStore
+from darkroom.jobstores.memory import MemoryJobStore
+from darkroom.queues import sqlite as sqlite_queues
+from darkroom.queues.base import JobQueue
+from darkroom.queues.memory import MemoryJobQueue
+from darkroom.sqlite import Database
+
+LEASE_SECONDS = 30.0
+MAX_DELIVERY_COUNT = 3
+
+
+@dataclass(frozen=True)
+class Queues:
+    """One queue seen by two clients. ``wait_seconds`` is long enough to find what is there."""
+
+    queue: JobQueue
+    other: JobQueue
+    now: Callable[[], datetime]
+    advance: Callable[[float], Awaitable[None]]
+    lease_seconds: float = LEASE_SECONDS
+    max_delivery_count: int = MAX_DELIVERY_COUNT
+    wait_seconds: float = 0.0
+    many: int = 3_000
+
+
+@dataclass(frozen=True)
+class JobStores:
+    """One store of job records seen by two clients. ``many`` is how many jobs a list is tried on.
+
+    ``advance`` is None where idempotency keys cannot be made to age.
+    """
+
+    store: JobStore
+    other: JobStore
+    now: Callable[[], datetime]
+    advance: Callable[[float], Awaitable[None]] | None
+    many: int = 300
+
+
+@dataclass(frozen=True)
+class ImageStores:
+    """One store of pictures seen by two clients."""
+
+    store: ImageStore
+    other: ImageStore
+
+
+class _MovableClock(FakeClock):
+    async def move(self, seconds: float) -> None:
+        self.advance(seconds)
+
+
+@asynccontextmanager
+async def memory_queue(folder: Path) -> AsyncIterator[Queues]:
+    clock = _MovableClock()
+    queue = MemoryJobQueue(
+        lease_seconds=LEASE_SECONDS, max_delivery_count=MAX_DELIVERY_COUNT, clock=clock
+    )
+    yield Queues(queue, queue, clock.now, clock.move)
+    await queue.close()
+
+
+@asynccontextmanager
+async def sqlite_queue(folder: Path) -> AsyncIterator[Queues]:
+    clock = _MovableClock()
+    first, second = (
+        sqlite_queues.SqliteJobQueue(
+            Database(folder / "queue.db", sqlite_queues.SCHEMA, QueueUnavailable),
+            "short",
+            lease_seconds=LEASE_SECONDS,
+            max_delivery_count=MAX_DELIVERY_COUNT,
+            clock=clock,
+        )
+        for _ in range(2)
+    )
+    yield Queues(first, second, clock.now, clock.move)
+    await first.close()
+    await second.close()
+
+
+@asynccontextmanager
+async def memory_jobs(folder: Path) -> AsyncIterator[JobStores]:
+    clock = _MovableClock()
+    store = MemoryJobStore(clock)
+    yield JobStores(store, store, clock.now, clock.move)
+
+
+@asynccontextmanager
+async def sqlite_job_store(folder: Path) -> AsyncIterator[JobStores]:
+    clock = _MovableClock()
+    first, second = (
+        sqlite_jobs.SqliteJobStore(
+            Database(folder / "jobs.db", sqlite_jobs.SCHEMA, StoreUnavailable), clock
+        )
+        for _ in range(2)
+    )
+    yield JobStores(first, second, clock.now, clock.move)
+    await first.close()
+    await second.close()
+
+
+@asynccontextmanager
+async def memory_images(folder: Path) -> AsyncIterator[ImageStores]:
+    store = MemoryImageStore()
+    yield ImageStores(store, store)
+
+
+@asynccontextmanager
+async def filesystem_images(folder: Path) -> AsyncIterator[ImageStores]:
+    yield ImageStores(FilesystemImageStore(folder / "img"), FilesystemImageStore(folder / "img"))
+
+
+QUEUES = {"memory": memory_queue, "sqlite": sqlite_queue}
+JOB_STORES = {"memory": memory_jobs, "sqlite": sqlite_job_store}
+IMAGE_STORES = {"memory": memory_images, "filesystem": filesystem_images}
