@@ -1,0 +1,57 @@
+"""One delivered message on its way through the worker: the lease, its renewal, its stop signal."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from darkroom.errors import StoreUnavailable
+from darkroom.queues.base import Lease
+from worker.claims import Claim
+from worker.renewal import Renewal
+from worker.stopping import StopSignal
+
+T = TypeVar("T")
+
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 5.0
+TRIES_ONCE_STOPPED = 3
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What the runner is given; ``is_last`` when one more failure sets the message aside."""
+
+    lease: Lease
+    stop: StopSignal
+    renewal: Renewal
+    max_delivery_count: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the queue would not deliver the message again after a counted failure."""
+        return self.lease.delivery_count >= self.max_delivery_count
+
+    def hold(self, claim: Claim) -> None:
+        """From now on, extend ``claim`` with the lease."""
+        self.renewal.claim = claim
+
+    async def insist(self, effect: Callable[[], Awaitable[T]]) -> T:
+        """Do ``effect``, again and again while a store is out and the lease is held.
+
+        ``effect`` must be harmless to repeat. Raises `StoreUnavailable` after a few tries once the
+        job has been told to stop, and whatever else ``effect`` raises.
+        """
+        tries = 0
+        while True:
+            try:
+                return await effect()
+            except StoreUnavailable:
+                tries += 1
+                stopped = self.stop.reason is not None
+                if stopped and tries >= TRIES_ONCE_STOPPED:
+                    raise
+            bound = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(tries, 16))
+            seconds = random.uniform(bound / 2, bound)  # noqa: S311 -- jitter
+            await (asyncio.sleep(seconds) if stopped else self.stop.pause(seconds))

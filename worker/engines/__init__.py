@@ -1,0 +1,1 @@
+"""The Engine port and its adapters."""

@@ -1,0 +1,81 @@
+"""Keeps a lease, and the claim that goes with it, alive for as long as the job runs.
+
+Runs on the event loop; torch runs on a thread of its own, so a long step delays no renewal.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from darkroom.clock import Clock
+from darkroom.errors import (
+    JobNotFound,
+    LeaseLost,
+    QueueUnavailable,
+    StaleAttempt,
+    StoreUnavailable,
+)
+from darkroom.log import get_logger
+from darkroom.queues.base import Lease
+from worker.background import beside
+from worker.claims import Claim
+from worker.stopping import StopSignal
+
+RETRIES_PER_RENEWAL = 8  # a renewal that failed is tried again this often before the next is due
+
+log = get_logger()
+
+
+class Renewal:
+    """The renewing of one lease every ``renew_seconds``.
+
+    Once ``claim`` is set, the record's claim is extended with the lease. A lost lease, or renewals
+    that fail until the lease has expired, set ``stop`` to `LeaseLost`; a claim that was overtaken
+    sets it to `StaleAttempt`.
+    """
+
+    def __init__(self, lease: Lease, stop: StopSignal, clock: Clock, renew_seconds: float) -> None:
+        self.claim: Claim | None = None
+        self._lease = lease
+        self._stop = stop
+        self._clock = clock
+        self._renew_seconds = renew_seconds
+
+    async def run(self) -> None:
+        """Renew until cancelled or until the lease is lost."""
+        pause = self._renew_seconds
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await self._lease.renew()
+                pause = self._renew_seconds
+            except LeaseLost as error:
+                self._stop.set(error)
+                return
+            except QueueUnavailable:
+                if self._clock.now() >= self._lease.expires_at:
+                    self._stop.set(LeaseLost("the queue did not answer until the lease expired"))
+                    return
+                pause = self._renew_seconds / RETRIES_PER_RENEWAL
+                continue
+            await self._extend_claim()
+
+    async def _extend_claim(self) -> None:
+        if self.claim is None:
+            return
+        try:
+            await self.claim.report(step=self.claim.job.step)
+        except (StaleAttempt, JobNotFound) as error:
+            self._stop.set(error)
+        except StoreUnavailable:
+            log.warning("claim_not_extended", job_id=self.claim.job.id)  # the fence still holds
+
+
+@asynccontextmanager
+async def renewed(
+    lease: Lease, stop: StopSignal, clock: Clock, renew_seconds: float
+) -> AsyncIterator[Renewal]:
+    """Renew ``lease`` while the block runs."""
+    renewal = Renewal(lease, stop, clock, renew_seconds)
+    async with beside(renewal.run(), f"renew-{lease.message_id}"):
+        yield renewal
