@@ -1,0 +1,166 @@
+// Wires the page: form → submit → follow → stage and contact sheet. The shown job stands in the
+// address (#job/ID), so that a link or the back button finds it again.
+
+import { ApiError, cancelJob, listJobs, listModels, submitJob } from "./api.js";
+import { byId, el, setText } from "./dom.js";
+import { follow } from "./follow.js";
+import { clearFaults, fillRequest, offerModels, onRequest, readRequest, showFaults, showRefusal, startFrom } from "./form.js";
+import { chooseFrame, hasOthersUnderWay, showJobs, updateJob } from "./gallery.js";
+import { cancelFailed, goToStage, onCancelPressed, showJob } from "./job-view.js";
+import { hasEnded, troubleWords } from "./words.js";
+
+const RECENT_JOBS = 24;
+const REFRESH_BUSY_MS = 3_000;
+const REFRESH_IDLE_MS = 30_000;
+const MODELS_RETRY_MS = 3_000;
+const EXAMPLES = [
+  "a blue square on a yellow background",
+  "a red heart above a white circle on a black background",
+  "a snowy field at night with a moon, a pine tree and a red house",
+];
+
+const generate = byId("generate");
+let watching = { id: null, controller: new AbortController() };
+let unanswered = null; // the last submit, while it is not known whether it arrived
+
+function say(words) {
+  const notice = byId("connection");
+  notice.hidden = words === "";
+  setText(notice, words);
+}
+
+async function submit() {
+  if (generate.getAttribute("aria-disabled") === "true") return;
+  clearFaults();
+  const { request, faults } = readRequest();
+  if (faults.length > 0) return showFaults(faults);
+  setSending(true);
+  try {
+    const job = await submitJob(request, keyFor(request));
+    unanswered = null;
+    watch(job.id, job);
+    goToStage();
+    await refresh();
+  } catch (error) {
+    if (error instanceof ApiError) unanswered = null;
+    showRefusal(error);
+  } finally {
+    setSending(false);
+  }
+}
+
+function setSending(isSending) {
+  generate.setAttribute("aria-disabled", String(isSending));
+  setText(generate, isSending ? "Sending…" : "Generate");
+}
+
+/** The same key for the same request until an answer came: sent twice, it is still one job. */
+function keyFor(request) {
+  const body = JSON.stringify(request);
+  if (unanswered?.body !== body) {
+    const random = crypto.getRandomValues(new Uint8Array(16));
+    unanswered = { body, key: [...random].map((byte) => byte.toString(16).padStart(2, "0")).join("") };
+  }
+  return unanswered.key;
+}
+
+/** Show a job on the stage and follow it until it ends or another is chosen. */
+async function watch(id, job = null) {
+  watching.controller.abort();
+  const controller = new AbortController();
+  if (location.hash !== `#job/${id}`) {
+    const isFirst = watching.id === null; // what the page opens with is no step to go back from
+    history[isFirst ? "replaceState" : "pushState"](null, "", `#job/${id}`);
+  }
+  watching = { id, controller };
+  chooseFrame(id);
+  say("");
+  if (job !== null) showJob(job, fillRequest);
+  try {
+    await follow(id, { signal: controller.signal, onJob: take, onTrouble: tell });
+  } catch (error) {
+    if (watching.controller === controller) say(troubleWords(error));
+  }
+}
+
+function take(job) {
+  showJob(job, fillRequest);
+  updateJob(job);
+}
+
+function tell(trouble) {
+  if (trouble === null) return say("");
+  const { error, delaySeconds } = trouble;
+  const what = error instanceof ApiError ? error.message : "The connection to Darkroom is lost.";
+  say(`${what} Trying again in ${Math.ceil(delaySeconds)} s; your jobs go on meanwhile.`);
+}
+
+async function cancel(job) {
+  try {
+    take(await cancelJob(job.id));
+  } catch (error) {
+    cancelFailed();
+    say(`Not canceled. ${troubleWords(error)}`);
+  }
+}
+
+async function refresh() {
+  try {
+    const jobs = await listJobs(RECENT_JOBS);
+    showJobs(jobs, (id) => {
+      watch(id);
+      goToStage({ focus: true });
+    });
+    chooseFrame(watching.id);
+    return jobs;
+  } catch (error) {
+    if (watching.id === null) say(troubleWords(error));
+    return null; // the contact sheet stays as it was; the next refresh tries again
+  }
+}
+
+async function refreshForEver() {
+  for (;;) {
+    const pause = hasOthersUnderWay(watching.id) ? REFRESH_BUSY_MS : REFRESH_IDLE_MS;
+    await new Promise((resolve) => setTimeout(resolve, pause));
+    if (!document.hidden) await refresh();
+  }
+}
+
+async function loadModels() {
+  for (;;) {
+    try {
+      const { value, default_model: chosen } = await listModels();
+      offerModels(value, chosen);
+      return;
+    } catch (error) {
+      say(troubleWords(error));
+      await new Promise((resolve) => setTimeout(resolve, MODELS_RETRY_MS));
+    }
+  }
+}
+
+function jobInAddress() {
+  const found = /^#job\/([a-z0-9-]+)$/.exec(location.hash);
+  return found === null ? null : found[1];
+}
+
+async function start() {
+  byId("examples").append(...EXAMPLES.map((prompt) =>
+    el("li", {}, el("button", { type: "button", class: "example", onclick: () => startFrom(prompt) }, prompt))));
+  onRequest(submit);
+  onCancelPressed(cancel);
+  addEventListener("popstate", () => {
+    const id = jobInAddress();
+    if (id !== null && id !== watching.id) watch(id);
+  });
+  addEventListener("focus", refresh);
+  await loadModels();
+  say("");
+  const jobs = await refresh();
+  const id = jobInAddress() ?? jobs?.find((job) => !hasEnded(job))?.id ?? jobs?.[0]?.id;
+  if (id !== undefined) watch(id);
+  await refreshForEver();
+}
+
+start();
