@@ -196,7 +196,9 @@ def check_attempt(job: Job, attempt: int) -> None:
 
 
 def mark_sent(job: Job, now: datetime) -> Job:
-    """Note that the queue has confirmed the message of a job that still waits."""
+    """Note that the queue has confirmed the message. Raises `IllegalTransition` unless it waits."""
+    if job.status is not JobState.NOT_STARTED:  # a running job must not be put back by a late note
+        raise IllegalTransition(f"a job that is {job.status} does not wait for its message")
     return _move(job, JobState.NOT_STARTED, now, sent_at=now)
 
 
