@@ -13,6 +13,7 @@ from inspect import getmembers, isclass
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -45,12 +46,13 @@ def default(field: FieldInfo) -> str:
         return "required"
     if value is None or value == "" or isinstance(value, SecretStr):
         return "unset"
-    shown = str(value.relative_to(ROOT)) if _inside(value) else str(value)
-    return f"`{shown}`"
-
-
-def _inside(value: object) -> bool:
-    return isinstance(value, Path) and value.is_absolute() and value.is_relative_to(ROOT)
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, float):
+        return f"`{value:g}`"
+    if isinstance(value, Path) and value.is_relative_to(ROOT):
+        return f"`{value.relative_to(ROOT)}`"
+    return f"`{value}`"
 
 
 def own_fields(kind: type[BaseSettings]) -> dict[str, FieldInfo]:
@@ -89,9 +91,11 @@ def metrics() -> str:
         if kind.__module__ != "darkroom.metrics":
             continue
         registry = CollectorRegistry()
-        series = vars(kind(registry))
+        series = vars(kind(registry))  # type: ignore[call-arg]
         for metric in series.values():
-            for described in getattr(metric, "describe", list)():
+            if not isinstance(metric, MetricWrapperBase):
+                continue
+            for described in metric.describe():
                 labels = ", ".join(f"`{label}`" for label in metric._labelnames) or "none"
                 suffix = "_total" if described.type == "counter" else ""
                 rows.append(

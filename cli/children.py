@@ -9,7 +9,7 @@ from typing import Any
 from cli.tiers import WATCH_PARENT
 
 MAX_LINE_BYTES = 2**20
-READY_EVENTS = frozenset({"listening", "worker_ready"})
+READY_EVENTS = frozenset({"listening", "ready"})
 _PLUMBING = frozenset({"event", "level", "timestamp", "component"})
 
 

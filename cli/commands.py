@@ -153,7 +153,7 @@ def api(
     """Run one API process, set by environment variables."""
     if watch_parent:
         tiers.follow_parent()
-    tiers.serve_api()
+    raise typer.Exit(tiers.serve_api())
 
 
 @app.command()
@@ -163,4 +163,4 @@ def worker(
     """Run one worker process, set by environment variables."""
     if watch_parent:
         tiers.follow_parent()
-    tiers.serve_worker()
+    raise typer.Exit(tiers.serve_worker())

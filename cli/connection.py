@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cli.problems import CommandFailed
+from cli.problems import CommandFailed, line_for
 from cli.settings import load_cli_settings
 from darkroom.client import Client, DarkroomClientError, ServerUnreachable
 
@@ -19,5 +19,4 @@ def connected(url: str | None) -> Iterator[Client]:
     except ServerUnreachable as error:
         raise CommandFailed(f"{error.message}; start one with: darkroom up") from error
     except DarkroomClientError as error:
-        at = f" ({error.target})" if error.target else ""
-        raise CommandFailed(f"{error.code}{at}: {error.message}") from error
+        raise CommandFailed(line_for(error.code, error.message, error.target)) from error

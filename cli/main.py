@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from cli.problems import CommandFailed, needing
+from cli.problems import CommandFailed, line_for, needing
 from cli.tiers import TIERS, WATCH_PARENT, follow_parent
 from darkroom.errors import DarkroomError
 
@@ -16,8 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CommandFailed as failure:
         _fail(failure.message, failure.exit_status)
     except DarkroomError as error:
-        at = f" ({error.target})" if error.target else ""
-        _fail(f"{error.code}{at}: {error.message}", 1)
+        _fail(line_for(error.code, error.message, error.target), 1)
 
 
 def _run(words: list[str]) -> None:
@@ -25,8 +24,7 @@ def _run(words: list[str]) -> None:
     if words[1:] in ([], [WATCH_PARENT]) and words[:1] and words[0] in TIERS:
         if words[1:]:
             follow_parent()
-        TIERS[words[0]]()
-        return
+        sys.exit(TIERS[words[0]]())
     with needing("cli", "the darkroom command"):
         from cli.commands import app
 

@@ -26,3 +26,9 @@ def needing(extra: str, needed_for: str) -> Iterator[None]:
         if (error.name or "").split(".")[0] in OUR_PACKAGES:
             raise  # a fault of ours, not of the installation
         raise MissingExtra(extra, needed_for) from error
+
+
+def line_for(code: str, message: str, target: str | None) -> str:
+    """Return one line that names the code, and the field or setting at fault once."""
+    named = target is None or target in message
+    return f"{code}: {message}" if named else f"{code} ({target}): {message}"

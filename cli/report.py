@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from cli.problems import line_for
 from darkroom.client import JobView, ModelView
 
 
@@ -21,8 +22,8 @@ def print_job(job: JobView) -> None:
     """Print what there is to know about one job; never its prompt's picture bytes."""
     lines = [("job", job.id), ("status", _status(job)), ("model", job.model)]
     if job.error is not None:
-        at = f" ({job.error.target})" if job.error.target else ""
-        lines.append(("error", f"{job.error.code}{at}: {job.error.message}"))
+        why = line_for(job.error.code, job.error.message, job.error.target)
+        lines.append(("error", why))
     if job.status.is_terminal:
         lines.append(("took", split_line(job)))
     lines.append(("attempts", str(job.attempts)))

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from darkroom.errors import SettingsError
 from darkroom.settings import load
 
 
@@ -25,7 +26,11 @@ class CliSettings(BaseSettings):
 def load_cli_settings(url: str | None) -> CliSettings:
     """Read the settings; ``url`` from the command line wins. Raises `SettingsError`."""
     settings = load(CliSettings)
-    return settings if url is None else settings.model_copy(update={"url": url})
+    if url is None:
+        return settings
+    if not url.startswith(("http://", "https://")):
+        raise SettingsError("--url must start with http:// or https://", target="--url")
+    return settings.model_copy(update={"url": url})
 
 
 def child_environment(

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli import pictures, report
 from cli.connection import connected
-from cli.problems import CommandFailed
+from cli.problems import CommandFailed, line_for
 from darkroom.client import Client, JobView
 from darkroom.jobs import JobState
 
@@ -87,8 +87,8 @@ def _watch(client: Client, job: JobView) -> JobView:
 
 def _conclude(client: Client, job: JobView, out: Path | None) -> None:
     if job.status is JobState.FAILED and job.error is not None:
-        at = f" ({job.error.target})" if job.error.target else ""
-        raise CommandFailed(f"job {job.id} failed: {job.error.code}{at}: {job.error.message}")
+        why = line_for(job.error.code, job.error.message, job.error.target)
+        raise CommandFailed(f"job {job.id} failed: {why}")
     if job.status is not JobState.SUCCEEDED:
         raise CommandFailed(f"job {job.id} ended as {job.status}")
     if out is not None:

@@ -11,18 +11,18 @@ WATCH_PARENT = "--watch-parent"
 GRACE_SECONDS = 60.0  # an orphan that cannot stop by itself in this time is ended
 
 
-def serve_api() -> None:
-    """Run the API until it is told to stop."""
+def serve_api() -> int:
+    """Run the API until it is told to stop; return the exit status."""
     with needing("api", "the API"):
         from api.wiring import serve
-    serve()
+    return serve()
 
 
-def serve_worker() -> None:
-    """Run one worker until it is told to stop."""
+def serve_worker() -> int:
+    """Run one worker until it is told to stop; return the exit status."""
     with needing("worker", "the worker"):
         from worker.wiring import serve
-    serve()
+    return serve()
 
 
 TIERS = {"api": serve_api, "worker": serve_worker}

@@ -94,7 +94,7 @@ class _Up:
     async def _announce(self) -> None:
         """Print the page's address once every process is ready."""
         api, *workers = [await child.ready for child in self._children]
-        url = f"http://127.0.0.1:{api.get('port', self._port)}"
+        url = str(api["url"])
         async with httpx.AsyncClient(base_url=url) as client:
             while not await _is_ready(client):  # noqa: ASYNC110 -- HTTP has no event to wait for
                 await asyncio.sleep(READYZ_POLL_SECONDS)
