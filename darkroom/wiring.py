@@ -54,6 +54,7 @@ class Backends:
 class _Request:
     """What the adapters of one family are made from."""
 
+    variable: str
     url: SplitResult
     settings: DarkroomSettings
     names: tuple[str, ...]
@@ -70,15 +71,14 @@ def open_backends(
     names = tuple(pool.name for pool in catalog.pools)
 
     def make(field: str, text: str, kinds: Mapping[str, Callable[[_Request], Made]]) -> Made:
-        url = urlsplit(text)
+        url, variable = urlsplit(text), f"DARKROOM_{field.upper()}"
         if url.scheme not in kinds:
             known = ", ".join(f"{scheme}://" for scheme in kinds)
-            variable = f"DARKROOM_{field.upper()}"
             raise SettingsError(
                 f"{variable}: {url.scheme or 'no'}:// is not known; there are {known}",
                 target=variable,
             )
-        return kinds[url.scheme](_Request(url, settings, names, clock or SystemClock()))
+        return kinds[url.scheme](_Request(variable, url, settings, names, clock or SystemClock()))
 
     return Backends(
         queues=make("queue_url", settings.queue_url, QUEUES),
@@ -99,7 +99,7 @@ def _memory_queues(asked: _Request) -> Mapping[str, JobQueue]:
 
 
 def _sqlite_queues(asked: _Request) -> Mapping[str, JobQueue]:
-    database = Database(_path(asked.url), sqlite_queues.SCHEMA, QueueUnavailable)
+    database = Database(_path(asked), sqlite_queues.SCHEMA, QueueUnavailable)
     return {
         name: sqlite_queues.SqliteJobQueue(
             database,
@@ -123,7 +123,7 @@ def _kubernetes_queues(asked: _Request) -> Mapping[str, JobQueue]:
 
 
 def _sqlite_jobs(asked: _Request) -> JobStore:
-    database = Database(_path(asked.url), sqlite_jobs.SCHEMA, StoreUnavailable)
+    database = Database(_path(asked), sqlite_jobs.SCHEMA, StoreUnavailable)
     return sqlite_jobs.SqliteJobStore(database, asked.clock)
 
 
@@ -152,16 +152,19 @@ JOB_STORES: Mapping[str, Callable[[_Request], JobStore]] = {
 }
 IMAGE_STORES: Mapping[str, Callable[[_Request], ImageStore]] = {
     "memory": lambda asked: MemoryImageStore(),
-    "file": lambda asked: FilesystemImageStore(_path(asked.url)),
+    "file": lambda asked: FilesystemImageStore(_path(asked)),
     "azblob": _azure_images,
 }
 
 
-def _path(url: SplitResult) -> Path:
+def _path(asked: _Request) -> Path:
     """Return the path of a URL as SQLAlchemy reads it: three slashes relative, four absolute."""
+    url = asked.url
     if url.netloc or len(url.path) < 2:
         raise SettingsError(
-            f"{url.geturl()}: write {url.scheme}:///relative/path or {url.scheme}:////absolute/path"
+            f"{asked.variable}: write {url.scheme}:///relative/path"
+            f" or {url.scheme}:////absolute/path",
+            target=asked.variable,
         )
     return Path(url.path[1:])
 

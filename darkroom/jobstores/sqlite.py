@@ -59,7 +59,7 @@ ON CONFLICT DO NOTHING
 _UPDATE = """
 UPDATE jobs SET status = :status, model = :model, sent_at = :sent_at, document = :document,
     version = version + 1
-WHERE id = :id AND version = :expected
+WHERE id = :id AND CAST(version AS TEXT) = :expected
 RETURNING version
 """
 _KNOWN_KEY = """
@@ -137,8 +137,7 @@ class SqliteJobStore(JobStore):
 
     async def compare_and_set(self, job: Job, expected_version: str) -> Job:
         """Write ``job`` if nobody wrote since ``expected_version``."""
-        expected = int(expected_version) if expected_version.isdecimal() else 0
-        row = {**_columns(job), "expected": expected}
+        row = {**_columns(job), "expected": expected_version}
 
         def update(connection: sqlite3.Connection) -> int:
             written = connection.execute(_UPDATE, row).fetchall()

@@ -91,7 +91,7 @@ async def test_every_write_changes_the_version_and_is_read_at_once(stores: JobSt
 async def test_a_write_on_an_old_version_changes_nothing(stores: JobStores) -> None:
     old = (await stores.store.create(fresh(stores))).job
     new = await stores.store.compare_and_set(claim(old, stores.now(), 60), old.version)
-    for expected in (old.version, "", "nonsense"):
+    for expected in (old.version, "", "nonsense", "9" * 40):
         with pytest.raises(VersionConflict):
             await stores.store.compare_and_set(request_cancel(old, stores.now()), expected)
     assert await stores.store.get(old.id) == new
