@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from api.pictures import StoredPicture, decode, fit
-from api.resolving import Sides, resolve
+from api.resolving import Sides, choose_model, resolve
 from darkroom.catalog import Catalog
 from darkroom.clock import Clock
 from darkroom.errors import InvalidInput, QueueUnavailable, StoreUnavailable, VersionConflict
@@ -95,8 +95,12 @@ class Admission:
 
         Never raises for an unavailable backend: what is not confirmed is sent again later.
         """
+        queue = self._queues.get(job.pool)
+        if queue is None:  # the catalog lost the pool since the job was admitted
+            self._log.error("pool_unknown", pool=job.pool, **job.log_context())
+            return job
         try:
-            await self._queues[job.pool].send(message_for(job))
+            await queue.send(message_for(job))
         except QueueUnavailable as error:
             self._log.warning("send_failed", code=error.code, pool=job.pool, **job.log_context())
             return job
@@ -154,6 +158,7 @@ def fingerprint(request: GenerationRequest) -> str:
 async def _prepare(request: GenerationRequest, catalog: Catalog) -> Resolved:
     if request.image is None:
         return Resolved(resolve(request, catalog, None), {})
+    choose_model(request, catalog)  # before the work of decoding
     return await asyncio.to_thread(_prepare_pictures, request, catalog)
 
 

@@ -9,7 +9,7 @@ import traceback
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import answer
@@ -18,6 +18,7 @@ from darkroom.log import get_logger
 from darkroom.metrics import ApiMetrics
 
 _CLIENT_REQUEST_ID = re.compile(r"^[A-Za-z0-9._:\-]{1,128}$")
+CLIENT_GONE = 499  # what proxies log for it
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; style-src 'self'; script-src 'self';"
     " frame-ancestors 'none'"
@@ -50,6 +51,8 @@ class RequestContext:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:  # nobody is left to answer
+            status = CLIENT_GONE
         except Exception as error:  # noqa: BLE001 - a bug: nobody may see its message, which can hold input
             self._log_crash(error, request_id)
             if status == 0:

@@ -40,19 +40,17 @@ def decode(text: str, target: str) -> Image.Image:
         raise InvalidInput(f"{target} must be base64 (RFC 4648)", target=target) from None
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise _too_large(target) from None
-    except Exception:  # noqa: BLE001 - Pillow's parsers raise any kind on hostile bytes
-        raise InvalidInput(f"{target} must be a PNG, JPEG or WebP picture", target=target) from None
-    if picture.width * picture.height > MAX_INPUT_PIXELS:
-        raise _too_large(target)
-    try:
+        if picture.width * picture.height > MAX_INPUT_PIXELS:
+            raise _too_large(target)
         picture.load()
         return ImageOps.exif_transpose(picture)
-    except Exception:  # noqa: BLE001 - as above, for the pixels
+    except InvalidInput:
+        raise
+    except Image.DecompressionBombError:
+        raise _too_large(target) from None
+    except Exception:  # noqa: BLE001 - Pillow's decoders raise any kind on hostile bytes
         raise InvalidInput(
-            f"{target} is damaged or cut short: it must be a whole PNG, JPEG or WebP file",
-            target=target,
+            f"{target} must be a whole PNG, JPEG or WebP file", target=target
         ) from None
 
 

@@ -3,6 +3,7 @@
 Pure but for the seed. Every refusal names the field and the limit.
 """
 
+import math
 import secrets
 from dataclasses import dataclass
 from typing import TypeVar
@@ -37,9 +38,7 @@ def resolve(request: GenerationRequest, catalog: Catalog, picture: Sides | None)
     ``picture`` is the size of the input picture, if there is one: it is the default of the output's
     size. Raises `InvalidInput` or one of its kinds.
     """
-    model = catalog.model(request.model or catalog.default_model)
-    kind = _kind(request)
-    _check_kind(model, kind)
+    model, kind = choose_model(request, catalog)
     sides = _sides(request, model, picture)
     defaults = model.defaults
     generation = Generation(
@@ -58,6 +57,18 @@ def resolve(request: GenerationRequest, catalog: Catalog, picture: Sides | None)
     )
     _check_limits(generation, model)
     return generation
+
+
+def choose_model(request: GenerationRequest, catalog: Catalog) -> tuple[Model, str]:
+    """Return the model, and the kind of generation that the pictures given make it.
+
+    Raises `UnknownModel`, and `InvalidInput` for pictures that do not go together or that the model
+    has no use for. Needs no picture decoded.
+    """
+    model = catalog.model(request.model or catalog.default_model)
+    kind = _kind(request)
+    _check_kind(model, kind)
+    return model, kind
 
 
 def _given(asked: T | None, default: T) -> T:
@@ -91,18 +102,26 @@ def _strength(request: GenerationRequest, kind: str) -> float | None:
 
 
 def _sides(request: GenerationRequest, model: Model, picture: Sides | None) -> Sides:
-    default = Sides(model.defaults.width, model.defaults.height)
-    if picture is not None:
-        default = _within(picture, model)
+    if picture is None:
+        default = Sides(model.defaults.width, model.defaults.height)
+    else:
+        default = _scaled(picture, _scale(request, model, picture))
     return Sides(_given(request.width, default.width), _given(request.height, default.height))
 
 
-def _within(picture: Sides, model: Model) -> Sides:
-    """Scale the picture's size down to what the model may draw, to multiples of 8."""
+def _scale(request: GenerationRequest, model: Model, picture: Sides) -> float:
+    """What the picture's sides are multiplied with: the side asked for, or the model's limits."""
+    if request.width is not None:
+        return request.width / picture.width
+    if request.height is not None:
+        return request.height / picture.height
     limits = model.limits
     longest = max(picture.width, picture.height)
     area = picture.width * picture.height
-    scale = min(1.0, limits.max_side / longest, (limits.max_pixels / area) ** 0.5)
+    return min(1.0, limits.max_side / longest, math.sqrt(limits.max_pixels / area))
+
+
+def _scaled(picture: Sides, scale: float) -> Sides:
     return Sides(_on_grid(picture.width * scale), _on_grid(picture.height * scale))
 
 

@@ -8,10 +8,12 @@ from datetime import timedelta
 
 from api.admission import Admission
 from darkroom.clock import Clock
-from darkroom.errors import DarkroomError
+from darkroom.jobs import Job
 from darkroom.jobstores.base import JobStore
 from darkroom.log import get_logger
 from darkroom.metrics import ApiMetrics
+
+PAGE = 100
 
 
 class Sweeper:
@@ -40,20 +42,27 @@ class Sweeper:
 
         Raises `StoreUnavailable` when the jobs cannot be read.
         """
-        sent = 0
-        for job in await self._jobs.unsent(self._clock.now() - self._unsent):
-            after = await self._admission.send(job)
-            if after.version != job.version:
-                sent += 1
-                self._metrics.jobs_resent.labels(job.pool).inc()
-                self._log.info("resent", pool=job.pool, **job.log_context())
-        return sent
+        total = 0
+        while True:
+            jobs = await self._jobs.unsent(self._clock.now() - self._unsent, PAGE)
+            sent = [job for job in jobs if await self._send(job)]
+            total += len(sent)
+            if len(jobs) < PAGE or not sent:
+                return total
+
+    async def _send(self, job: Job) -> bool:
+        after = await self._admission.send(job)
+        if after.version == job.version:
+            return False
+        self._metrics.jobs_resent.labels(job.pool).inc()
+        self._log.info("resent", pool=job.pool, **job.log_context())
+        return True
 
     async def run(self) -> None:
         """Sweep until cancelled. An unreachable backend is logged and tried again."""
         while True:
             try:
                 await self.sweep()
-            except DarkroomError as error:
-                self._log.warning("sweep_failed", code=error.code)
+            except Exception as error:  # noqa: BLE001 - nothing may end the sweeping: jobs would stay lost
+                self._log.warning("sweep_failed", kind=type(error).__name__)
             await asyncio.sleep(self._sweep_seconds)
