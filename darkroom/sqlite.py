@@ -13,6 +13,7 @@ Group commit
 import asyncio
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -119,16 +120,28 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-            try:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=NORMAL")
-                connection.executescript(f"BEGIN IMMEDIATE; {self._schema}; COMMIT")
-            except sqlite3.Error:
-                connection.close()
-                raise
+            ends = time.monotonic() + BUSY_SECONDS
+            while (connection := self._open(may_be_busy=time.monotonic() < ends)) is None:
+                time.sleep(0.01)
             self._connection = connection
         return self._connection
+
+    def _open(self, *, may_be_busy: bool) -> sqlite3.Connection | None:
+        """Open the file; None when a neighbour was opening it too.
+
+        SQLite does not wait for the lock that turning WAL on takes, whatever the timeout.
+        """
+        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.executescript(f"BEGIN IMMEDIATE; {self._schema}; COMMIT")
+        except sqlite3.Error as error:
+            connection.close()
+            if may_be_busy and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                return None
+            raise
+        return connection
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -169,3 +169,13 @@ async def test_two_loops_in_two_threads_share_a_database(database: Database) -> 
         asyncio.to_thread(lambda: asyncio.run(add(database, "there"))), add(database, "here")
     )
     assert await names(database) == ["here", "there"]
+
+
+async def test_many_that_open_a_new_file_at_once_all_succeed(tmp_path: Path) -> None:
+    for round_ in range(10):
+        path = tmp_path / f"{round_}.db"
+        opened = [Database(path, SCHEMA, StoreUnavailable) for _ in range(8)]
+        await asyncio.gather(*(add(each, str(index)) for index, each in enumerate(opened)))
+        assert len(await names(opened[0])) == 8
+        for each in opened:
+            await each.close()
