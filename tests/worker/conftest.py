@@ -16,7 +16,7 @@ from darkroom.queues.memory import MemoryJobQueue
 from darkroom.sqlite import Database
 from tests.worker.site import MAX_DELIVERIES, POOL, Site, write_catalog
 
-LEASE_SECONDS = 5.0
+LEASE_SECONDS = 3.0
 
 
 @pytest.fixture

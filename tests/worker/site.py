@@ -108,7 +108,7 @@ class Site:
     pace: WatchPace = EAGER
     backoff: Backoff = AT_ONCE
     renew_seconds: float = 0.5
-    claim_seconds: float = 5.0
+    claim_seconds: float = 3.0
     metrics: WorkerMetrics = field(default_factory=lambda: WorkerMetrics(CollectorRegistry()))
 
     @property
