@@ -5,6 +5,7 @@ from pathlib import Path
 from cli import pictures, report
 from cli.connection import connected
 from cli.problems import CommandFailed
+from cli.tags import parse_tag
 
 
 def show(url: str | None, job_id: str, out: Path | None) -> None:
@@ -21,10 +22,13 @@ def show(url: str | None, job_id: str, out: Path | None) -> None:
             print(f"{'saved':<10}{path}")
 
 
-def show_list(url: str | None, limit: int, **filters: str | None) -> None:
+def show_list(
+    url: str | None, limit: int, *, status: str | None, model: str | None, tag: str | None
+) -> None:
     """Print the newest ``limit`` jobs that pass the filters. Raises `CommandFailed`."""
+    label = parse_tag(tag) if tag else None
     with connected(url) as client:
-        report.print_jobs(client.list(limit=limit, **filters))
+        report.print_jobs(client.list(limit=limit, status=status, model=model, tag=label))
 
 
 def cancel(url: str | None, job_id: str) -> None:

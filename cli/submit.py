@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from cli import pictures, report
 from cli.connection import connected
 from cli.problems import CommandFailed, line_for
+from cli.tags import parse_tag
 from darkroom.client import Client, JobView
 from darkroom.jobs import JobState
 
@@ -36,7 +37,7 @@ def submit_and_wait(
     if out is not None and not wait:
         raise CommandFailed("--out needs --wait: the pictures are not there yet")
     pictures.check_target(out)
-    labels = _labels(tags)
+    labels = dict(parse_tag(tag) for tag in tags)
     with connected(url) as client:
         job = client.submit(
             prompt,
@@ -56,16 +57,6 @@ def submit_and_wait(
                 f"stopped waiting; the job goes on: darkroom status {job.id}", 130
             ) from None
         _conclude(client, job, out)
-
-
-def _labels(tags: Sequence[str]) -> dict[str, str]:
-    labels = {}
-    for tag in tags:
-        name, given, text = tag.partition("=")
-        if not given or not name:
-            raise CommandFailed(f"--tag {tag}: must be name=value", 2)
-        labels[name] = text
-    return labels
 
 
 def _watch(client: Client, job: JobView) -> JobView:

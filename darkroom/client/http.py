@@ -3,6 +3,7 @@
 import base64
 import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from darkroom.client.views import JobPage, JobView, ModelView
 
 V = TypeVar("V", bound=BaseModel)
 
+MAX_PAGE_SIZE = 100
 POLL_SECONDS = 20  # one long-poll; the API answers earlier when the job ends
 
 
@@ -88,15 +90,27 @@ class Client:
             if job.status.is_terminal or left <= 0:
                 return job
 
-    def list(self, *, limit: int | None = None, **filters: str | None) -> Iterator[JobView]:
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        status: str | None = None,
+        model: str | None = None,
+        created_after: datetime | None = None,
+        tag: tuple[str, str] | None = None,
+    ) -> Iterator[JobView]:
         """Yield jobs, newest first, page by page; at most ``limit`` of them.
 
-        ``filters`` are those of ``GET /v1/jobs``: ``status``, ``model``, ``created_after`` and
-        ``tag``.
+        The others are filters; ``tag`` is a name and a value.
         """
-        params: dict[str, str | int] = {name: text for name, text in filters.items() if text}
-        if limit is not None:
-            params["limit"] = min(limit, 100)
+        filters = {
+            "limit": None if limit is None else min(limit, MAX_PAGE_SIZE),
+            "status": status,
+            "model": model,
+            "created_after": created_after.isoformat() if created_after else None,
+            "tag": ":".join(tag) if tag else None,
+        }
+        params = {name: value for name, value in filters.items() if value is not None}
         page = _read(JobPage, self._send("GET", "/v1/jobs", params=params))
         left = limit
         while True:
