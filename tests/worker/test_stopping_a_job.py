@@ -121,10 +121,7 @@ async def test_progress_is_written_at_most_once_a_second(memory_site: Site) -> N
     async with site.worker(engine):
         await site.ended(job_id)
     written = [job.updated_at for job in jobs.progress]
-    gaps = [
-        (later - earlier).total_seconds()
-        for earlier, later in itertools.pairwise(written)
-    ]
+    gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(written)]
     assert min(gaps) >= 1.0
     assert len(written) >= 5  # twelve seconds went by: it is written, only not often
 
