@@ -1,0 +1,166 @@
+"""The documents name everything that the code offers."""
+
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer.main
+from prometheus_client import CollectorRegistry
+
+import api.errors
+from cli.commands import app
+from darkroom.errors import DarkroomError
+from darkroom.metrics import ApiMetrics, WorkerMetrics
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load_reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reference", ROOT / ".ci" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+REFERENCE = load_reference()
+
+
+def page(name: str) -> str:
+    path = ROOT / "docs" / name
+    assert path.is_file(), f"docs/{name} is missing"
+    return path.read_text()
+
+
+@pytest.mark.parametrize("name", list(REFERENCE.PAGES))
+def test_the_generated_tables_are_those_of_the_code(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert text == REFERENCE.renewed(text, REFERENCE.PAGES[name]()), "run `make fix`"
+
+
+@pytest.mark.parametrize("name", list(REFERENCE.PAGES))
+def test_a_table_that_drifted_is_noticed(name: str) -> None:
+    text = (ROOT / name).read_text()
+    row = next(line for line in reversed(text.splitlines()) if line.startswith("| `"))
+    drifted = text.replace(row + "\n", "")
+    assert drifted != REFERENCE.renewed(drifted, REFERENCE.PAGES[name]())
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    text = page("configuration.md")
+    classes = list(REFERENCE.settings_classes())
+    assert {kind.__module__.split(".")[0] for kind in classes} == {
+        "darkroom",
+        "api",
+        "worker",
+        "cli",
+    }
+    missing = [
+        variable
+        for kind in classes
+        for name, field in kind.model_fields.items()
+        if f"| `{(variable := REFERENCE.variable(kind, name, field))}` |" not in text
+    ]
+    assert not missing
+
+
+def test_every_setting_says_what_it_means() -> None:
+    silent = [
+        f"{kind.__name__}.{name}"
+        for kind in REFERENCE.settings_classes()
+        for name, field in kind.model_fields.items()
+        if not field.description
+    ]
+    assert not silent
+
+
+def test_every_metric_is_documented() -> None:
+    text = page("metrics.md")
+    registry = CollectorRegistry()
+    ApiMetrics(registry)
+    WorkerMetrics(registry)
+    names = {metric.name for metric in registry.collect()}
+    assert names
+    assert not {name for name in names if f"`{name}" not in text}
+
+
+def test_every_metric_that_the_prose_names_exists() -> None:
+    registry = CollectorRegistry()
+    ApiMetrics(registry)
+    WorkerMetrics(registry)
+    known = {metric.name for metric in registry.collect()}
+    named = set(re.findall(r"\bdarkroom_[a-z_]+", page("metrics.md")))
+    suffixes = re.compile(r"_(total|sum|count|bucket)$")
+    assert not {name for name in named if suffixes.sub("", name) not in known}
+
+
+def routes() -> Iterator[tuple[str, str]]:
+    document = json.loads((ROOT / "openapi.json").read_text())
+    for path, methods in document["paths"].items():
+        for method in methods:
+            yield method.upper(), path
+
+
+def test_every_route_is_documented() -> None:
+    def bare(text: str) -> str:
+        return re.sub(r"\{[^}]*\}", "{}", text)  # whatever the parameter is called
+
+    text = bare(page("api.md"))
+    listed = [f"{method} {path}" for method, path in routes()]
+    assert listed
+    missing = [
+        route for route in listed if not re.search(re.escape(bare(route)) + r"(?!\w|/)", text)
+    ]
+    assert not missing, "docs/api.md must name each as `METHOD /path`"
+
+
+def error_classes(base: type[DarkroomError] = DarkroomError) -> Iterator[type[DarkroomError]]:
+    yield base
+    for kind in base.__subclasses__():
+        yield from error_classes(kind)
+
+
+def test_every_error_code_is_documented() -> None:
+    text = page("errors.md")
+    ours = ("darkroom.", "api.", "worker.")
+    codes = {kind.code for kind in error_classes() if kind.__module__.startswith(ours)}
+    codes |= set(api.errors.STATUS_BY_CODE)
+    assert len(codes) > 20
+    assert not {code for code in codes if f"`{code}`" not in text}
+
+
+def test_every_command_and_option_is_documented() -> None:
+    text = page("cli.md")
+    missing = []
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        if f"`darkroom {name}" not in text:
+            missing.append(name)
+        for parameter in command.params:
+            flag = parameter.opts[0]
+            hidden = getattr(parameter, "hidden", False)
+            if (
+                flag.startswith("--")
+                and not hidden
+                and flag not in text.replace("--no-wait", "--wait")
+            ):
+                missing.append(f"{name} {flag}")
+    assert not missing
+
+
+LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
+
+
+def test_every_link_between_documents_leads_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    broken = [
+        f"{path.relative_to(ROOT)}: {target}"
+        for path in pages
+        for target in LINK.findall(path.read_text())
+        if not (path.parent / target).exists()
+    ]
+    assert not broken
