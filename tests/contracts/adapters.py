@@ -5,6 +5,7 @@ of time only through ``advance``: an adapter with a fake clock moves it; one wit
 real lease and waits.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from darkroom.queues import sqlite as sqlite_queues
 from darkroom.queues.base import JobQueue
 from darkroom.queues.memory import MemoryJobQueue
 from darkroom.sqlite import Database
+from tests.azure.emulated import Azurite, fresh_name, running_bus
 
 LEASE_SECONDS = 30.0
 MAX_DELIVERY_COUNT = 3
@@ -129,6 +131,36 @@ async def filesystem_images(folder: Path) -> AsyncIterator[ImageStores]:
     yield ImageStores(FilesystemImageStore(folder / "img"), FilesystemImageStore(folder / "img"))
 
 
-QUEUES = {"memory": memory_queue, "sqlite": sqlite_queue}
+@asynccontextmanager
+async def service_bus_queue(folder: Path) -> AsyncIterator[Queues]:
+    async with running_bus() as bus:
+        first, second = bus.open_queue(), bus.open_queue()
+        try:
+            yield Queues(first, second, bus.now, bus.advance, wait_seconds=0.2, many=300)
+        finally:
+            await asyncio.gather(first.close(), second.close())
+
+
+@asynccontextmanager
+async def azure_tables(folder: Path, azurite: Azurite) -> AsyncIterator[JobStores]:
+    clock, table = _MovableClock(), fresh_name("jobs")
+    first, second = (azurite.job_store(table, clock) for _ in range(2))
+    yield JobStores(first, second, clock.now, clock.move)
+    await first.close()
+    await second.close()
+
+
+@asynccontextmanager
+async def azure_blobs(folder: Path, azurite: Azurite) -> AsyncIterator[ImageStores]:
+    container = fresh_name("images")
+    first, second = (azurite.image_store(container) for _ in range(2))
+    yield ImageStores(first, second)
+    await first.close()
+    await second.close()
+
+
+QUEUES = {"memory": memory_queue, "sqlite": sqlite_queue, "service_bus": service_bus_queue}
 JOB_STORES = {"memory": memory_jobs, "sqlite": sqlite_job_store}
 IMAGE_STORES = {"memory": memory_images, "filesystem": filesystem_images}
+AZURITE_JOB_STORES = {"azure_tables": azure_tables}
+AZURITE_IMAGE_STORES = {"azure_blobs": azure_blobs}

@@ -1,0 +1,351 @@
+"""Azure Table Storage: a tenant's records side by side, newest first.
+
+Rows
+    One table. A tenant's rows share a partition, named by the first digit of the tenant's key, so
+    there are 16 partitions for ever. Row keys, in a partition:
+
+    ``job-<tenant key>-<inverted UUIDv7>-<region>``  the record, as JSON; ascending is newest first
+    ``key-<SHA-256 of tenant and idempotency key>``  which job the key made, until when
+    ``unsent-<created_at in microseconds>-<job id>`` there while the job waits without a sent_at
+
+    All three kinds of a job are in one partition, so they change together in one entity group
+    transaction: `create` is one request, and so is a write that sets or clears ``unsent``. The job
+    id ends with the tenant's key (`darkroom.jobs.new_job_id`), so `get` is a point read.
+Cost
+    `create`, `get`, `compare_and_set`: one request. A page: one request of its own length, or with
+    filters at most `MAX_SCANNED` records read. `unsent`: 16 requests that see only what is unsent,
+    and one read per job found. None depends on how many jobs there are.
+Limits
+    Azure allows 2,000 rows a second in a partition and 20,000 in an account: one tenant, or two
+    whose keys begin alike, can admit about 200 jobs a second. A record may have 1 MiB.
+Versions
+    ``u`` or ``-`` (whether the row of kind ``unsent`` is there) and the ETag. Every write carries
+    an id of its own: when an answer is lost and the SDK tries again, the refusal is recognised as
+    our own success.
+Idempotency keys
+    Rows of keys that ran out stay until the key is used again.
+"""
+
+import asyncio
+import hashlib
+import re
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from azure.core import MatchConditions
+from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+from azure.data.tables import TableTransactionError, UpdateMode
+from azure.data.tables.aio import TableServiceClient
+
+from darkroom.azure_clients import store_errors
+from darkroom.clock import Clock, SystemClock
+from darkroom.errors import (
+    IdempotencyKeyReused,
+    InvalidInput,
+    JobNotFound,
+    StoreUnavailable,
+    VersionConflict,
+)
+from darkroom.jobs import Job, JobState, tenant_key
+from darkroom.jobstores.base import (
+    IDEMPOTENCY_LIFETIME,
+    Created,
+    Idempotency,
+    JobFilter,
+    JobStore,
+    Page,
+)
+from darkroom.jobstores.cursor import decode_cursor, encode_cursor
+
+TABLE = "jobs"
+PARTITIONS = "0123456789abcdef"
+PART_CHARACTERS = 16_000  # at most 2 UTF-16 units each, and a property holds 32 Ki of those
+MAX_SCANNED = 1_000
+SCAN_PAGE = 200
+CLOCK_SKEW = timedelta(minutes=1)  # between the time in a job's id and its created_at
+CREATE_TRIES = 5
+
+_JOB_ID = re.compile(r"([a-z][a-z0-9]{0,15})-([0-9a-f]{32})([0-9a-f]{8})")
+_INVERTED = str.maketrans("0123456789abcdef", "fedcba9876543210")
+
+Row = dict[str, Any]
+
+
+def _keys(job_id: str) -> tuple[str, str] | None:
+    """Return partition and row key of a record, or None for what is no job id."""
+    found = _JOB_ID.fullmatch(job_id)
+    if not found:
+        return None
+    region, time_ordered, tenant = found.groups()
+    return tenant[0], f"job-{tenant}-{time_ordered.translate(_INVERTED)}-{region}"
+
+
+def _record_row(job: Job) -> Row:
+    keys = _keys(job.id)
+    if keys is None or not job.id.endswith(tenant_key(job.tenant)):
+        raise InvalidInput(f"job id {job.id} was not made for its tenant", target="id")
+    text = job.model_dump_json()
+    parts = [text[at : at + PART_CHARACTERS] for at in range(0, len(text), PART_CHARACTERS)]
+    row: Row = {"PartitionKey": keys[0], "RowKey": keys[1], "Parts": len(parts)}
+    row |= {f"Record{index}": part for index, part in enumerate(parts)}
+    return row | {"Unsent": _is_unsent(job), "WriteId": uuid.uuid4().hex}
+
+
+def _unsent_row(job: Job) -> Row:
+    return {
+        "PartitionKey": tenant_key(job.tenant)[0],
+        "RowKey": f"{_unsent_prefix(job.created_at)}-{job.id}",
+    }
+
+
+def _key_row(job: Job, idempotency: Idempotency) -> Row:
+    digest = hashlib.sha256(f"{job.tenant}\0{idempotency.key}".encode()).hexdigest()
+    return {
+        "PartitionKey": tenant_key(job.tenant)[0],
+        "RowKey": f"key-{digest}",
+        "JobId": job.id,
+        "Fingerprint": idempotency.fingerprint,
+        "ExpiresAt": (job.created_at + IDEMPOTENCY_LIFETIME).isoformat(),
+    }
+
+
+def _unsent_prefix(moment: datetime) -> str:
+    microseconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return f"unsent-{microseconds:020d}"
+
+
+def _is_unsent(job: Job) -> bool:
+    return job.status is JobState.NOT_STARTED and job.sent_at is None
+
+
+def _version(unsent: bool, etag: str) -> str:
+    return ("u" if unsent else "-") + etag
+
+
+def _job(row: Any) -> Job:
+    text = "".join(row[f"Record{index}"] for index in range(row["Parts"]))
+    version = _version(row["Unsent"], row.metadata["etag"])
+    return Job.model_validate_json(text).model_copy(update={"version": version})
+
+
+class AzureTablesJobStore(JobStore):
+    """All job records of one storage account. ``service`` is this store's own, closed with it."""
+
+    def __init__(
+        self, service: TableServiceClient, clock: Clock | None = None, *, table: str = TABLE
+    ) -> None:
+        self._service = service
+        self._table = service.get_table_client(table)
+        self._clock = clock or SystemClock()
+        self._preparing = asyncio.Lock()
+        self._is_prepared = False
+
+    async def create(self, job: Job, idempotency: Idempotency | None = None) -> Created:
+        """Store record, key and ``unsent`` in one transaction."""
+        await self._prepare()
+        with store_errors("creating a job record"):
+            for _ in range(CREATE_TRIES):
+                created = await self._try_create(job, idempotency)
+                if created is not None:
+                    return created
+        raise StoreUnavailable("creating a job record: its idempotency key keeps changing")
+
+    async def get(self, job_id: str) -> Job:
+        """Return the record: one point read."""
+        await self._prepare()
+        with store_errors("reading a job record"):
+            return _job(await self._row(job_id))
+
+    async def list(
+        self, tenant: str, filters: JobFilter, *, limit: int = 20, cursor: str | None = None
+    ) -> Page:
+        """Return a page, newest first; with filters, of at most `MAX_SCANNED` records read."""
+        after = _after(tenant, cursor)
+        await self._prepare()
+        per_request = limit + 1 if filters == JobFilter() else SCAN_PAGE
+        jobs: list[Job] = []
+        scanned = 0
+        last = ""
+        with store_errors("listing job records"):
+            async for job in self._records(tenant, after, per_request):
+                if len(jobs) == limit or scanned == MAX_SCANNED:
+                    return Page(jobs, encode_cursor(last))
+                if filters.created_after and job.created_at < filters.created_after - CLOCK_SKEW:
+                    break
+                if filters.matches(job):
+                    jobs.append(job)
+                scanned, last = scanned + 1, job.id
+        return Page(jobs, None)
+
+    async def compare_and_set(self, job: Job, expected_version: str) -> Job:
+        """Replace the record, and its ``unsent`` row with it, if the ETag is still the same."""
+        await self._prepare()
+        row = _record_row(job)
+        with store_errors("writing a job record"):
+            try:
+                etag = await self._replace(job, row, expected_version)
+            except HttpResponseError as error:
+                if error.status_code not in {404, 412}:
+                    raise
+                present = await self._row(job.id)  # raises JobNotFound
+                if present["WriteId"] != row["WriteId"]:
+                    raise VersionConflict(f"job {job.id} changed since it was read") from None
+                etag = present.metadata["etag"]
+        return job.model_copy(update={"version": _version(row["Unsent"], etag)})
+
+    async def unsent(self, created_before: datetime, limit: int = 100) -> Sequence[Job]:
+        """Return jobs that wait without a confirmed send, by created_at."""
+        await self._prepare()
+        with store_errors("looking for unsent jobs"):
+            found = await asyncio.gather(
+                *(self._unsent_in(partition, created_before, limit) for partition in PARTITIONS)
+            )
+            oldest = sorted(row_key for keys in found for row_key in keys)[:limit]
+            rows = [await self._row(row_key.split("-", 2)[2]) for row_key in oldest]
+        return [job for job in map(_job, rows) if _is_unsent(job)]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._table.close()
+        await self._service.close()
+
+    async def _try_create(self, job: Job, idempotency: Idempotency | None) -> Created | None:
+        """Create once; None when the key's row changed meanwhile."""
+        row = _record_row(job)
+        operations: list[Any] = [("create", row)]
+        if _is_unsent(job):
+            operations.append(("create", _unsent_row(job)))
+        if idempotency:
+            operations.append(("create", _key_row(job, idempotency)))
+        try:
+            return await self._created(job, operations)
+        except TableTransactionError as error:
+            if error.status_code != 409:
+                raise
+        try:
+            present = await self._row(job.id)
+        except JobNotFound:
+            present = None
+        if present is not None and present["WriteId"] == row["WriteId"]:
+            return Created(_job(present), is_new=True)  # the first try's answer was lost
+        if idempotency and (made := await self._made_by(job, idempotency, operations)):
+            return made
+        if present is not None:
+            raise VersionConflict(f"job {job.id} exists already")
+        return None
+
+    async def _made_by(
+        self, job: Job, idempotency: Idempotency, operations: Sequence[Any]
+    ) -> Created | None:
+        """Return what the key made, or create after all when the key has run out."""
+        wanted = _key_row(job, idempotency)
+        try:
+            key = await self._table.get_entity(wanted["PartitionKey"], wanted["RowKey"])
+        except ResourceNotFoundError:
+            return None
+        if datetime.fromisoformat(key["ExpiresAt"]) > self._clock.now():
+            if key["Fingerprint"] != idempotency.fingerprint:
+                raise IdempotencyKeyReused("the idempotency key was used with another body")
+            return Created(_job(await self._row(key["JobId"])), is_new=False)
+        replace = _conditional("update", wanted, key.metadata["etag"])
+        try:
+            return await self._created(job, [*operations[:-1], replace])
+        except TableTransactionError as error:
+            if error.status_code not in {404, 409, 412}:
+                raise
+            return None
+
+    async def _created(self, job: Job, operations: Sequence[Any]) -> Created:
+        written = await self._table.submit_transaction(operations)
+        version = _version(_is_unsent(job), written[0]["etag"])
+        return Created(job.model_copy(update={"version": version}), is_new=True)
+
+    async def _replace(self, job: Job, row: Row, expected_version: str) -> str:
+        """Write the row and return its new ETag; raise what the SDK raises."""
+        was_unsent, etag = expected_version[:1] == "u", expected_version[1:]
+        if not etag.startswith(('W/"', '"')):
+            etag = 'W/"none"'  # no version of ours: no row can have it
+        replace = _conditional("update", row, etag)
+        if was_unsent == row["Unsent"]:
+            written = await self._table.update_entity(row, **replace[2])
+            return str(written["etag"])
+        step = "delete" if was_unsent else "upsert"
+        results = await self._table.submit_transaction([replace, (step, _unsent_row(job))])
+        return str(results[0]["etag"])
+
+    async def _row(self, job_id: str) -> Any:
+        keys = _keys(job_id)
+        if keys is not None:
+            try:
+                return await self._table.get_entity(*keys)
+            except ResourceNotFoundError:
+                pass
+        raise JobNotFound(f"there is no job {job_id}")
+
+    async def _records(self, tenant: str, after: str, per_request: int) -> AsyncIterator[Job]:
+        key = tenant_key(tenant)
+        rows = self._table.query_entities(
+            "PartitionKey eq @partition and RowKey gt @after and RowKey lt @end",
+            parameters={"partition": key[0], "after": after, "end": f"job-{key}."},
+            results_per_page=per_request,
+        )
+        async for row in rows:
+            job = _job(row)
+            if job.tenant == tenant:  # another tenant's key may be the same
+                yield job
+
+    async def _unsent_in(
+        self, partition: str, created_before: datetime, limit: int
+    ) -> Sequence[str]:
+        rows = self._table.query_entities(
+            "PartitionKey eq @partition and RowKey ge @start and RowKey lt @end",
+            parameters={
+                "partition": partition,
+                "start": "unsent-",
+                "end": _unsent_prefix(created_before),
+            },
+            select=["RowKey"],
+            results_per_page=limit,
+        )
+        found = []
+        async for row in rows:
+            found.append(str(row["RowKey"]))
+            if len(found) == limit:
+                break
+        return found
+
+    async def _prepare(self) -> None:
+        """Create the table, once per process, unless it is there."""
+        if self._is_prepared:
+            return
+        async with self._preparing:
+            if not self._is_prepared:
+                with store_errors("opening the table of jobs"), suppress(ResourceExistsError):
+                    await self._table.create_table()
+                self._is_prepared = True
+
+
+def _after(tenant: str, cursor: str | None) -> str:
+    """Return the row key to start behind. Raises `InvalidInput` for another list's cursor."""
+    prefix = f"job-{tenant_key(tenant)}-"
+    if cursor is None:
+        return prefix
+    keys = _keys(decode_cursor(cursor))
+    if keys is None or not keys[1].startswith(prefix):
+        raise InvalidInput("cursor is not one that a page of this list gave", target="cursor")
+    return keys[1]
+
+
+def _conditional(step: str, row: Row, etag: str | None) -> tuple[str, Row, dict[str, Any]]:
+    return (
+        step,
+        row,
+        {
+            "mode": UpdateMode.REPLACE,
+            "etag": etag,
+            "match_condition": MatchConditions.IfNotModified,
+        },
+    )
