@@ -31,7 +31,10 @@ export class Unreachable extends Error {
   }
 }
 
-async function call(path, { method = "GET", headers = {}, body, signal, patienceSeconds = ANSWER_SECONDS } = {}) {
+async function call(
+  path,
+  { method = "GET", headers = {}, body, signal, patienceSeconds = ANSWER_SECONDS } = {},
+) {
   const timeout = AbortSignal.timeout(patienceSeconds * 1000);
   let response;
   let text;
@@ -39,7 +42,11 @@ async function call(path, { method = "GET", headers = {}, body, signal, patience
     response = await fetch(path, {
       method,
       body: body === undefined ? undefined : JSON.stringify(body),
-      headers: { Accept: "application/json", ...(body === undefined ? {} : { "Content-Type": "application/json" }), ...headers },
+      headers: {
+        Accept: "application/json",
+        ...(body === undefined ? {} : { "Content-Type": "application/json" }),
+        ...headers,
+      },
       signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
     });
     text = await response.text();
@@ -49,7 +56,11 @@ async function call(path, { method = "GET", headers = {}, body, signal, patience
   }
   const content = parse(text);
   if (response.status >= 400) {
-    throw new ApiError(response.status, content, Number(response.headers.get("Retry-After")) || null);
+    throw new ApiError(
+      response.status,
+      content,
+      Number(response.headers.get("Retry-After")) || null,
+    );
   }
   return { status: response.status, etag: response.headers.get("ETag"), content };
 }
@@ -91,11 +102,14 @@ export async function submitJob(request, idempotencyKey) {
  */
 export async function getJob(id, { etag = null, signal }) {
   const held = etag !== null;
-  const answer = await call(`v1/jobs/${encodeURIComponent(id)}${held ? `?wait=${LONG_POLL_SECONDS}` : ""}`, {
-    headers: held ? { "If-None-Match": etag } : {},
-    patienceSeconds: ANSWER_SECONDS + (held ? LONG_POLL_SECONDS : 0),
-    signal,
-  });
+  const answer = await call(
+    `v1/jobs/${encodeURIComponent(id)}${held ? `?wait=${LONG_POLL_SECONDS}` : ""}`,
+    {
+      headers: held ? { "If-None-Match": etag } : {},
+      patienceSeconds: ANSWER_SECONDS + (held ? LONG_POLL_SECONDS : 0),
+      signal,
+    },
+  );
   return { job: answer.status === 304 ? null : answer.content, etag: answer.etag ?? etag };
 }
 

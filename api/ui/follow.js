@@ -35,16 +35,25 @@ export async function follow(id, { signal, onJob, onTrouble }) {
       if (signal.aborted) return;
       if (!error.isTemporary) throw error;
       failures += 1;
-      const delaySeconds = error.retryAfterSeconds ?? Math.min(2 ** (failures - 1), MOST_DELAY_SECONDS);
+      const delaySeconds =
+        error.retryAfterSeconds ?? Math.min(2 ** (failures - 1), MOST_DELAY_SECONDS);
       onTrouble({ error, delaySeconds });
       await pause(delaySeconds * 1000, signal);
     }
   }
 }
 
+/** Resolve after that time, or at once when the call is off or the network is back. */
 function pause(milliseconds, signal) {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, Math.max(0, milliseconds));
-    signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+    const over = new AbortController();
+    const end = () => {
+      over.abort();
+      clearTimeout(timer);
+      resolve();
+    };
+    const timer = setTimeout(end, Math.max(0, milliseconds));
+    signal.addEventListener("abort", end, { signal: over.signal });
+    addEventListener("online", end, { signal: over.signal });
   });
 }

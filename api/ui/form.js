@@ -2,7 +2,7 @@
 // shows each fault at the field that it names. Field names are those of the API.
 
 import { byId, el } from "./dom.js";
-import { troubleWords } from "./words.js";
+import { sentence, troubleWords } from "./words.js";
 
 const TEXTS = ["prompt", "negative_prompt"];
 const NUMBERS = ["width", "height", "num_images", "num_inference_steps", "guidance_scale", "seed"];
@@ -55,7 +55,8 @@ export function readRequest() {
     if (field[name].value !== "") request[name] = field[name].value;
   }
   for (const name of NUMBERS) {
-    if (field[name].validity.badInput) faults.push({ target: name, message: `${name}: must be a number` });
+    if (field[name].validity.badInput)
+      faults.push({ target: name, message: `${name}: must be a number` });
     else if (field[name].value !== "") request[name] = Number(field[name].value);
   }
   return { request, faults };
@@ -100,14 +101,20 @@ function clearFault(name) {
 /** Show why the API refused a request, or that it gave no answer. */
 export function showRefusal(error) {
   const details = (error.details ?? []).filter((detail) => detail.message);
-  const faults = details.length > 0 ? details : [{ target: error.target, message: troubleWords(error) }];
+  const faults =
+    details.length > 0
+      ? details
+      : [{ target: error.target, message: error.target ? error.message : troubleWords(error) }];
   showFaults(faults);
 }
 
 /** Show faults `{target, message}`: at their fields and in the summary; go to the first field. */
 export function showFaults(faults) {
   clearFaults();
-  const named = faults.map(({ target, message }) => ({ name: fieldName(target), message: sentence(message, target) }));
+  const named = faults.map(({ target, message }) => ({
+    name: fieldName(target),
+    message: withoutName(message, target),
+  }));
   for (const { name, message } of named) {
     if (name === null) continue;
     const slot = byId(`${name}-error`);
@@ -136,10 +143,9 @@ function labelOf(name) {
 }
 
 /** The message without the field's name in front, which the page says by its own label. */
-function sentence(message, target) {
+function withoutName(message, target) {
   const start = `${target}: `;
-  const rest = message.startsWith(start) ? message.slice(start.length) : message;
-  return rest.charAt(0).toUpperCase() + rest.slice(1);
+  return sentence(message.startsWith(start) ? message.slice(start.length) : message);
 }
 
 /** The field a target such as "width" or "body.width" means; null if it is none of the form's. */
@@ -153,7 +159,8 @@ function adoptModel() {
   const model = models.find((one) => one.name === field.model.value);
   if (!model) return;
   for (const name of DEFAULTED) {
-    const untouched = shownModel === null || field[name].value === String(shownModel.defaults[name]);
+    const untouched =
+      shownModel === null || field[name].value === String(shownModel.defaults[name]);
     if (field[name].value === "" || untouched) field[name].value = String(model.defaults[name]);
   }
   const limits = model.limits ?? {};

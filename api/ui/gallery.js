@@ -20,7 +20,8 @@ export function showJobs(jobs, onChoose) {
   }
   jobs.forEach((job, place) => {
     const frame = frames.get(job.id) ?? newFrame(job, onChoose);
-    if (list.children[place] !== frame.item) list.insertBefore(frame.item, list.children[place] ?? null);
+    if (list.children[place] !== frame.item)
+      list.insertBefore(frame.item, list.children[place] ?? null);
     update(frame, job);
   });
 }
@@ -45,8 +46,13 @@ export function chooseFrame(id) {
 function newFrame(job, onChoose) {
   const window = el("span", { class: "window" });
   const state = el("span", { class: "frame-state" });
-  const button = el("button", { type: "button", class: "frame", onclick: () => onChoose(job.id) },
-    window, el("span", { class: "frame-prompt" }, job.input.prompt), state);
+  const button = el(
+    "button",
+    { type: "button", class: "frame", onclick: () => onChoose(job.id) },
+    window,
+    el("span", { class: "frame-prompt" }, job.input.prompt),
+    state,
+  );
   const frame = { item: el("li", {}, button), button, window, state, job: null };
   frames.set(job.id, frame);
   return frame;
@@ -56,7 +62,16 @@ function update(frame, job) {
   if (frame.job !== null && hasEnded(frame.job)) return; // an ended job stays as it is
   const first = job.images[0];
   if (first && !frame.window.hasChildNodes()) {
-    frame.window.append(el("img", { src: pictureAddress(first), alt: "", width: first.width, height: first.height, loading: "lazy", decoding: "async" }));
+    frame.window.append(
+      el("img", {
+        src: pictureAddress(first),
+        alt: "",
+        width: first.width,
+        height: first.height,
+        loading: "lazy",
+        decoding: "async",
+      }),
+    );
   }
   const count = job.images.length > 1 ? `, ${job.images.length} pictures` : "";
   const share = job.status === "Running" ? ` ${percent(job)} %` : "";

@@ -1,35 +1,12 @@
-// The stage: one job, from waiting to its pictures, with its parameters and where the time went.
+// The stage: one job, from waiting to its pictures; job-facts.js adds what stands below them.
 
 import { pictureAddress } from "./api.js";
 import { byId, el, setText } from "./dom.js";
-import { dollars, doingNow, hasEnded, moment, percent, seconds, stateWord } from "./words.js";
+import { factsOf } from "./job-facts.js";
+import { doingNow, hasEnded, percent, sentence, stateWord } from "./words.js";
 
 const SMALL_SIDE_PIXELS = 256; // up to here a picture is enlarged, pixel by pixel
 const ANNOUNCED_EVERY_PERCENT = 25;
-
-const PARAMETERS = [
-  ["Model", (job) => job.input.model],
-  ["Size", (job) => `${job.input.width} × ${job.input.height}`],
-  ["Steps", (job) => job.input.num_inference_steps],
-  ["Guidance", (job) => job.input.guidance_scale],
-  ["Seed", (job) => job.input.seed],
-  ["Pictures", (job) => job.input.num_images],
-  ["Scheduler", (job) => job.input.scheduler],
-  ["Negative prompt", (job) => job.input.negative_prompt],
-  ["Attempts", (job) => (job.attempts > 1 ? job.attempts : "")],
-  ["Cost", (job) => (job.usage?.cost_usd > 0 ? dollars(job.usage.cost_usd) : "")],
-  ["Asked", (job) => moment(job.created_at)],
-  ["Job", (job) => job.id],
-];
-
-const WIDE = { Scheduler: "wide", Asked: "wide", Job: "wide", "Negative prompt": "full" };
-
-const SPANS = [
-  ["queue", "Queue", "queue_seconds"],
-  ["load", "Load", "load_seconds"],
-  ["denoise", "Generate", "gpu_seconds"],
-  ["store", "Store", "store_seconds"],
-];
 
 const stage = byId("stage");
 const state = byId("state");
@@ -101,7 +78,7 @@ function showProgress(job) {
     canceling = null;
     return;
   }
-  const isStopping = canceling === job.id || job.cancel_requested;
+  const isStopping = canceling === job.id || job.cancel_requested === true;
   const words = isStopping ? "Canceling" : doingNow(job);
   setText(byId("progress-text"), words);
   setText(cancelButton, isStopping ? "Canceling…" : "Cancel");
@@ -131,7 +108,10 @@ function showTray(job, onReuse, wasWatched) {
 
 /** Undeveloped paper of the picture's size: an empty picture keeps the place without inline CSS. */
 function blankSheet(width, height) {
-  const sheet = el("div", { class: `sheet${isSmall(width, height) ? " is-small" : ""}`, "aria-hidden": "true" });
+  const sheet = el("div", {
+    class: `sheet${isSmall(width, height) ? " is-small" : ""}`,
+    "aria-hidden": "true",
+  });
   sheet.style.setProperty("aspect-ratio", `${width} / ${height}`);
   return sheet;
 }
@@ -141,18 +121,58 @@ function picture(job, image, onReuse) {
   const nth = job.images.length > 1 ? ` (${image.index + 1} of ${job.images.length})` : "";
   const name = `darkroom-${image.seed}.png`;
   const again = () => onReuse({ ...job.input, seed: image.seed, num_images: 1 });
-  return el("figure", {},
-    el("a", { href: address, target: "_blank", rel: "noopener", class: isSmall(image.width, image.height) ? "is-small" : null },
+  return el(
+    "figure",
+    {},
+    el(
+      "a",
+      {
+        href: address,
+        target: "_blank",
+        rel: "noopener",
+        class: isSmall(image.width, image.height) ? "is-small" : null,
+      },
       el("img", {
-        src: address, width: image.width, height: image.height, decoding: "async",
+        src: address,
+        width: image.width,
+        height: image.height,
+        decoding: "async",
         alt: `AI-generated picture${nth}: ${job.input.prompt}`,
       }),
-      el("span", { class: "visually-hidden" }, " (opens at full size in a new tab)")),
-    el("figcaption", {},
+      el("span", { class: "visually-hidden" }, " (opens at full size in a new tab)"),
+    ),
+    el(
+      "figcaption",
+      {},
       el("span", { class: "seed" }, `Seed ${image.seed}`),
-      el("span", { class: "actions" },
-        job.images.length > 1 ? el("button", { type: "button", class: "quiet", onclick: again, "aria-label": `Use seed ${image.seed}` }, "Use seed") : null,
-        el("a", { href: address, download: name, class: "quiet", "aria-label": `Download the picture of seed ${image.seed}` }, "Download"))));
+      el(
+        "span",
+        { class: "actions" },
+        job.images.length > 1
+          ? el(
+              "button",
+              {
+                type: "button",
+                class: "quiet",
+                onclick: again,
+                "aria-label": `Use seed ${image.seed}`,
+              },
+              "Use seed",
+            )
+          : null,
+        el(
+          "a",
+          {
+            href: address,
+            download: name,
+            class: "quiet",
+            "aria-label": `Download the picture of seed ${image.seed}`,
+          },
+          "Download",
+        ),
+      ),
+    ),
+  );
 }
 
 function isSmall(width, height) {
@@ -162,41 +182,15 @@ function isSmall(width, height) {
 function showError(job) {
   const box = byId("job-error");
   box.hidden = !job.error;
-  const words = job.error ? `${job.error.message} (${job.error.code})` : "";
+  const words = job.error ? `${sentence(job.error.message)} (${job.error.code})` : "";
   setText(box, words);
-}
-
-function factsOf(job, onReuse) {
-  const entries = PARAMETERS.map(([name, value]) => [name, value(job)]).filter(([, value]) => value !== "" && value != null);
-  const reuse = el("button", { type: "button", class: "secondary", onclick: () => onReuse(job.input) }, "Use these parameters");
-  return [
-    job.status === "Succeeded" ? timeSplit(job.usage) : null,
-    el("dl", { class: "parameters" }, ...entries.map(([name, value]) =>
-      el("div", { class: WIDE[name] }, el("dt", {}, name), el("dd", {}, String(value))))),
-    reuse,
-  ].filter(Boolean);
-}
-
-/** Where the time went: a bar for the eye, the same figures as a list for everybody. */
-function timeSplit(usage) {
-  const spans = SPANS.map(([key, name, property]) => ({ key, name, value: usage?.[property] ?? 0 }));
-  const strip = el("div", { class: "strip", "aria-hidden": "true" }, ...spans.map(({ key, value }) => {
-    const part = el("div", { class: `span-${key}` });
-    part.style.setProperty("flex-grow", String(value));
-    return part;
-  }));
-  const total = spans.reduce((sum, { value }) => sum + value, 0);
-  return el("div", { class: "time-split" },
-    el("h3", {}, `Where the time went: ${seconds(total)}`),
-    strip,
-    el("ul", {}, ...spans.map(({ key, name, value }) =>
-      el("li", {}, el("i", { class: `span-${key}`, "aria-hidden": "true" }), `${name} `, el("b", {}, seconds(value))))));
 }
 
 /** Speak of a change of phase and of every quarter, not of every step. */
 function announce(job) {
   let words = doingNow(job);
-  if (job.status === "Succeeded") words = `Done. ${job.images.length === 1 ? "The picture is" : `${job.images.length} pictures are`} shown.`;
+  if (job.status === "Succeeded")
+    words = `Done. ${job.images.length === 1 ? "The picture is" : `${job.images.length} pictures are`} shown.`;
   else if (job.status === "Failed") words = `Failed. ${job.error?.message ?? ""}`;
   else if (job.phase === "generating") {
     const quarter = Math.floor(percent(job) / ANNOUNCED_EVERY_PERCENT) * ANNOUNCED_EVERY_PERCENT;

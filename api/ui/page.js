@@ -4,10 +4,19 @@
 import { ApiError, cancelJob, listJobs, listModels, submitJob } from "./api.js";
 import { byId, el, setText } from "./dom.js";
 import { follow } from "./follow.js";
-import { clearFaults, fillRequest, offerModels, onRequest, readRequest, showFaults, showRefusal, startFrom } from "./form.js";
+import {
+  clearFaults,
+  fillRequest,
+  offerModels,
+  onRequest,
+  readRequest,
+  showFaults,
+  showRefusal,
+  startFrom,
+} from "./form.js";
 import { chooseFrame, hasOthersUnderWay, showJobs, updateJob } from "./gallery.js";
 import { cancelFailed, goToStage, onCancelPressed, showJob } from "./job-view.js";
-import { hasEnded, troubleWords } from "./words.js";
+import { hasEnded, sentence, troubleWords } from "./words.js";
 
 const RECENT_JOBS = 24;
 const REFRESH_BUSY_MS = 3_000;
@@ -59,7 +68,10 @@ function keyFor(request) {
   const body = JSON.stringify(request);
   if (unanswered?.body !== body) {
     const random = crypto.getRandomValues(new Uint8Array(16));
-    unanswered = { body, key: [...random].map((byte) => byte.toString(16).padStart(2, "0")).join("") };
+    unanswered = {
+      body,
+      key: [...random].map((byte) => byte.toString(16).padStart(2, "0")).join(""),
+    };
   }
   return unanswered.key;
 }
@@ -91,7 +103,8 @@ function take(job) {
 function tell(trouble) {
   if (trouble === null) return say("");
   const { error, delaySeconds } = trouble;
-  const what = error instanceof ApiError ? error.message : "The connection to Darkroom is lost.";
+  const what =
+    error instanceof ApiError ? sentence(error.message) : "The connection to Darkroom is lost.";
   say(`${what} Trying again in ${Math.ceil(delaySeconds)} s; your jobs go on meanwhile.`);
 }
 
@@ -146,8 +159,19 @@ function jobInAddress() {
 }
 
 async function start() {
-  byId("examples").append(...EXAMPLES.map((prompt) =>
-    el("li", {}, el("button", { type: "button", class: "example", onclick: () => startFrom(prompt) }, prompt))));
+  byId("examples").append(
+    ...EXAMPLES.map((prompt) =>
+      el(
+        "li",
+        {},
+        el(
+          "button",
+          { type: "button", class: "example", onclick: () => startFrom(prompt) },
+          prompt,
+        ),
+      ),
+    ),
+  );
   onRequest(submit);
   onCancelPressed(cancel);
   addEventListener("popstate", () => {

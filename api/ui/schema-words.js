@@ -28,7 +28,8 @@ export function kindWords(schema = {}) {
 
 function typeWords(schema) {
   if (schema.type === "array") return `list of ${kindWords(schema.items)}`;
-  if (schema.type === "object" && schema.additionalProperties?.type) return `map of ${kindWords(schema.additionalProperties)}`;
+  if (schema.type === "object" && schema.additionalProperties?.type)
+    return `map of ${kindWords(schema.additionalProperties)}`;
   if (schema.type === "string" && schema.format) return schema.format;
   return schema.type ?? "anything";
 }
@@ -47,7 +48,9 @@ function limitWords(schema) {
 function range(least, most, unit) {
   if (least === undefined && most === undefined) return "";
   if (least === undefined) return `at most ${figure(most)}${unit}`;
-  return most === undefined ? `at least ${figure(least)}${unit}` : `${figure(least)} to ${figure(most)}${unit}`;
+  return most === undefined
+    ? `at least ${figure(least)}${unit}`
+    : `${figure(least)} to ${figure(most)}${unit}`;
 }
 
 function figure(number) {
@@ -62,22 +65,34 @@ export function exampleOf(schema, schemas, name = "") {
   if (meant.enum) return meant.enum[0];
   if (meant.anyOf) return exampleOf(meant.anyOf[0], schemas, name);
   switch (meant.type) {
-    case "object": return Object.fromEntries(
-      (meant.required ?? []).map((key) => [key, exampleOf(meant.properties[key], schemas, key)]));
-    case "array": return [];
-    case "integer": case "number": return meant.minimum ?? 1;
-    case "boolean": return true;
-    default: return EXAMPLE_TEXT[name] ?? "text";
+    case "object":
+      return Object.fromEntries(
+        (meant.required ?? []).map((key) => [key, exampleOf(meant.properties[key], schemas, key)]),
+      );
+    case "array":
+      return [];
+    case "integer":
+    case "number":
+      return meant.minimum ?? 1;
+    case "boolean":
+      return true;
+    default:
+      return EXAMPLE_TEXT[name] ?? "text";
   }
 }
 
 /** A curl command for an operation, ready for a POSIX shell; path parameters become variables. */
 export function curlFor(base, method, path, operation, schemas) {
   const address = path.replace(/\{(\w+)\}/g, (_, name) => pathValue(name, operation));
-  const parts = [`curl -sS${method === "get" ? "" : ` -X ${method.toUpperCase()}`} "${base}${address}"`];
+  const parts = [
+    `curl -sS${method === "get" ? "" : ` -X ${method.toUpperCase()}`} "${base}${address}"`,
+  ];
   const content = operation.requestBody?.content?.["application/json"];
   if (content) {
-    const body = JSON.stringify(exampleOf(content.schema, schemas)).replaceAll("'", String.raw`'\''`);
+    const body = JSON.stringify(exampleOf(content.schema, schemas)).replaceAll(
+      "'",
+      String.raw`'\''`,
+    );
     parts.push(`-H 'Content-Type: application/json'`, `-d '${body}'`);
   }
   if (answersPicture(operation)) parts.push("-L -o picture.png");

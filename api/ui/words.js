@@ -1,6 +1,12 @@
 // What the page says about a job, in words. Pure: a job in, text out.
 
-const STATES = { NotStarted: "Waiting", Running: "Running", Succeeded: "Done", Failed: "Failed", Canceled: "Canceled" };
+const STATES = {
+  NotStarted: "Waiting",
+  Running: "Running",
+  Succeeded: "Done",
+  Failed: "Failed",
+  Canceled: "Canceled",
+};
 
 /** Whether nothing can happen to the job any more. */
 export function hasEnded(job) {
@@ -20,10 +26,14 @@ export function doingNow(job) {
     return ahead > 0 ? `Waiting, ${ahead} ahead` : "Waiting for a worker";
   }
   switch (job.phase) {
-    case "loading": return "Loading the model";
-    case "generating": return `Generating, step ${job.step} of ${job.input.num_inference_steps}`;
-    case "storing": return "Storing";
-    default: return stateWord(job);
+    case "loading":
+      return "Loading the model";
+    case "generating":
+      return `Generating, step ${job.step} of ${job.input.num_inference_steps}`;
+    case "storing":
+      return "Storing";
+    default:
+      return stateWord(job);
   }
 }
 
@@ -51,6 +61,12 @@ export function moment(text) {
 
 /** What a refused or unanswered call means to the person who made it. */
 export function troubleWords(error) {
-  if (error.status === undefined) return "Darkroom cannot be reached. Check that it is running and try again.";
-  return error.message;
+  if (error.status === undefined)
+    return "Darkroom cannot be reached. Check that it is running and try again.";
+  return sentence(error.message);
+}
+
+/** The text with a capital letter in front; the API's messages begin with the field they name. */
+export function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
