@@ -160,10 +160,10 @@ class MemoryJobQueue(JobQueue):
 
     def _take(self, limit: int) -> "list[MemoryLease]":
         now = self.clock.now()
-        for token, (entry, lease) in list(self._leased.items()):
-            if lease.expires_at <= now:
-                del self._leased[token]
-                self._give_back(entry, failed=True)
+        expired = [each for each in self._leased.values() if each[1].expires_at <= now]
+        for entry, lease in sorted(expired, key=lambda each: (each[1].expires_at, each[0].seq)):
+            del self._leased[lease.token]
+            self._give_back(entry, failed=True)
         leases: list[MemoryLease] = []
         while len(leases) < limit and self._waiting and self._waiting[0].visible_at <= now:
             entry = heapq.heappop(self._waiting)

@@ -61,7 +61,8 @@ CREATE TABLE IF NOT EXISTS dead_letters (
     reason TEXT NOT NULL,
     description TEXT NOT NULL,
     UNIQUE (queue, message_id)
-)
+);
+CREATE INDEX IF NOT EXISTS dead_letters_by_age ON dead_letters (queue, seq)
 """
 
 _SEND = """
@@ -80,6 +81,7 @@ SELECT EXISTS (SELECT 1 FROM messages WHERE queue = :queue AND token IS NULL
 _EXPIRED = """
 SELECT seq, delivery_count FROM messages
 WHERE queue = :queue AND token IS NOT NULL AND expires_at <= :now
+ORDER BY expires_at, seq
 """
 _NEXT = """
 SELECT seq, message_id, body, properties, delivery_count + 1 FROM messages
@@ -110,7 +112,9 @@ FROM dead_letters WHERE queue = ? ORDER BY seq LIMIT ?
 _RESUBMIT = """
 INSERT INTO messages (queue, message_id, body, properties, enqueued_at, visible_at)
 SELECT queue, message_id, body, properties, :now, :now
-FROM dead_letters WHERE queue = :queue AND message_id = :message_id
+FROM dead_letters WHERE queue = :queue AND message_id = :message_id AND NOT EXISTS (
+    SELECT 1 FROM messages WHERE queue = :queue AND message_id = :message_id AND token IS NULL
+)
 """
 
 
