@@ -6,6 +6,7 @@ PY := .venv/bin/python
 PROMPT ?= a red circle on a blue background
 PORT ?= 8080
 PYTEST_ARGS ?=
+BENCHES ?= bench.overhead
 export PROMPT
 
 .PHONY: help setup demo up test lint fix openapi bench clean
@@ -45,7 +46,9 @@ openapi: setup  ## Write openapi.json from the API's code
 	$(PY) -m api.openapi --write
 
 bench: setup  ## Measure; each script prints a table and one line of JSON
-	@for script in bench/*.py; do OMP_NUM_THREADS=1 $(PY) $$script || exit 1; done
+	@for script in $(BENCHES); do \
+		echo "== $$script"; OMP_NUM_THREADS=1 $(PY) -m $$script || exit 1; \
+	done
 
 clean:  ## Remove caches, builds and demo data; .venv stays
 	rm -rf .cache build dist demo.png .mypy_cache .ruff_cache .pytest_cache .hypothesis \
