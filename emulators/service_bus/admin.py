@@ -14,6 +14,7 @@ from emulators.service_bus import atom
 from emulators.service_bus.broker import Broker
 from emulators.service_bus.cbs import Unauthorized
 from emulators.service_bus.config import ConfigError, queue_settings
+from emulators.service_bus.queue import Queue
 
 CONTENT_TYPE: Final = "application/atom+xml;type=entry;charset=utf-8"
 
@@ -68,24 +69,24 @@ class AdminApi:
 
     async def _namespace(self, request: web.Request) -> web.Response:
         content = atom.namespace_info("darkroom-emulator")
-        return _xml(200, atom.entry("darkroom-emulator", content))
+        return _xml(200, atom.entry(str(request.url), "darkroom-emulator", content))
 
     async def _list(self, request: web.Request) -> web.Response:
         kind = request.match_info["kind"].lower()
         if kind == "topics":
-            return _xml(200, atom.feed("Topics", []))
+            return _xml(200, atom.feed(str(request.url), "Topics", []))
         if kind != "queues":
             return _refuse(400, f"$Resources/{kind} is not known")
         skip, top = _page(request, "$skip", 0), _page(request, "$top", 100)
         queues = self._broker.queues()[skip : skip + top]
-        entries = [atom.entry(queue.name, atom.queue_description(queue)) for queue in queues]
-        return _xml(200, atom.feed("Queues", entries))
+        entries = [_entry(request, queue) for queue in queues]
+        return _xml(200, atom.feed(str(request.url), "Queues", entries))
 
     async def _get(self, request: web.Request) -> web.Response:
         queue = self._broker.queue(_name(request))
         if queue is None:
-            return _xml(200, atom.feed("Publicly Listed Services", []))
-        return _xml(200, atom.entry(queue.name, atom.queue_description(queue)))
+            return _xml(200, atom.feed(str(request.url), "Publicly Listed Services", []))
+        return _xml(200, _entry(request, queue))
 
     async def _put(self, request: web.Request) -> web.Response:
         name = _name(request)
@@ -96,14 +97,18 @@ class AdminApi:
             return _refuse(404, f"the queue {name!r} does not exist")
         settings = queue_settings(atom.parse_queue_description(await request.read()))
         queue = self._broker.create_queue(known.name if known else name, settings)
-        content = atom.queue_description(queue)
-        return _xml(200 if known else 201, atom.entry(queue.name, content))
+        return _xml(200 if known else 201, _entry(request, queue))
 
     async def _delete(self, request: web.Request) -> web.Response:
         name = _name(request)
         if not self._broker.delete_queue(name):
             return _refuse(404, f"the queue {name!r} does not exist")
         return web.Response(status=200)
+
+
+def _entry(request: web.Request, queue: Queue) -> str:
+    url = str(request.url.with_path(f"/{queue.name}"))
+    return atom.entry(url, queue.name, atom.queue_description(queue))
 
 
 def _name(request: web.Request) -> str:

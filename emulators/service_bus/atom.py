@@ -82,22 +82,22 @@ def queue_description(queue: Queue) -> str:
     )
 
 
-def entry(title: str, content: str) -> str:
-    """An ATOM entry around a description."""
+def entry(url: str, title: str, content: str) -> str:
+    """An ATOM entry around a description; the JS client reads the name out of the URL."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return (
-        f'<entry xmlns="{ATOM}"><id>{escape(title)}</id><title type="text">{escape(title)}</title>'
+        f'<entry xmlns="{ATOM}"><id>{escape(url)}</id><title type="text">{escape(title)}</title>'
         f"<published>{now}</published><updated>{now}</updated>"
         f'<content type="application/xml">{content}</content></entry>'
     )
 
 
-def feed(title: str, entries: list[str]) -> str:
+def feed(url: str, title: str, entries: list[str]) -> str:
     """An ATOM feed."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return (
         f'<feed xmlns="{ATOM}"><title type="text">{escape(title)}</title>'
-        f"<id>{escape(title)}</id><updated>{now}</updated>{''.join(entries)}</feed>"
+        f"<id>{escape(url)}</id><updated>{now}</updated>{''.join(entries)}</feed>"
     )
 
 

@@ -120,7 +120,7 @@ def settle(queue: Queue, token: uuid.UUID, state: object) -> None:
         queue.reject(token, dead_letter_properties(state))
     elif isinstance(state, Modified) and state.undeliverable_here:
         queue.defer(token)
-    elif isinstance(state, Modified) and state.delivery_failed:
+    elif isinstance(state, Modified):  # Python sets delivery_failed, JS leaves it unset
         queue.abandon(token)
     else:
         queue.release(token)
