@@ -1,8 +1,8 @@
-"""Where a model's files are on this machine. Nothing is fetched: weights are pulled beforehand."""
+"""Where weights are on this machine. Nothing is fetched here: they are pulled beforehand."""
 
 from pathlib import Path
 
-from darkroom.catalog import Catalog, Model
+from darkroom.catalog import Catalog, LoraSource, Model
 from darkroom.errors import ModelUnavailable
 
 
@@ -14,20 +14,37 @@ def locate(model: Model, catalog: Catalog) -> Path:
     folder = catalog.folder / model.source
     if folder.is_dir():
         return folder
-    if folder.exists() or model.source.count("/") != 1:
-        raise ModelUnavailable(f"model {model.name}: {model.source} is no folder", target="model")
-    return _in_hub_cache(model)
+    return _in_hub_cache(f"model {model.name}", model.source, model.revision)
 
 
-def _in_hub_cache(model: Model) -> Path:
+def locate_lora(lora: LoraSource, catalog: Catalog) -> Path:
+    """Return the file of ``lora``, likewise; ``weight_name`` names it within a folder.
+
+    Raises `ModelUnavailable`.
+    """
+    place = catalog.folder / lora.source
+    if not place.exists():
+        place = _in_hub_cache(f"LoRA {lora.name}", lora.source, lora.revision)
+    file = place / lora.weight_name if lora.weight_name else place
+    if not file.is_file():
+        raise ModelUnavailable(f"LoRA {lora.name}: {lora.source} has no such file", target="loras")
+    return file
+
+
+def _in_hub_cache(what: str, source: str, revision: str | None) -> Path:
+    if source.count("/") != 1:  # a hub repository is OWNER/NAME
+        raise ModelUnavailable(f"{what}: there is no {source} beside the catalog", target="model")
     from huggingface_hub import snapshot_download  # noqa: PLC0415 -- slow, and rarely needed
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub.errors import (  # noqa: PLC0415 -- likewise
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+    )
 
     try:
-        return Path(snapshot_download(model.source, revision=model.revision, local_files_only=True))
+        return Path(snapshot_download(source, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HfHubHTTPError, ValueError) as error:
         raise ModelUnavailable(
-            f"model {model.name}: {model.source} at revision {model.revision} is neither a folder"
-            " beside the catalog nor in the hub cache of this machine",
+            f"{what}: {source} at revision {revision} is neither beside the catalog nor in the hub"
+            " cache of this machine",
             target="model",
         ) from error

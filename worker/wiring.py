@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from functools import partial
 
 from prometheus_client import CollectorRegistry, start_http_server
 
@@ -20,6 +21,7 @@ from worker.engine_thread import EngineThread
 from worker.engines.base import Engine
 from worker.failures import Failures
 from worker.loop import LoopPace, Worker
+from worker.models import locate_lora
 from worker.runner import Runner, Workplace
 from worker.settings import WorkerSettings, forbid_hub_calls
 from worker.watch import WatchPace
@@ -37,11 +39,11 @@ def serve() -> int:
     configure(shared.log_level, shared.log_format, "worker")
     catalog = load_catalog(shared.catalog)
     pool = catalog.pool(mine.pool) if mine.pool else catalog.pools[0]
-    engine = open_engine(mine)
+    engine = open_engine(mine, catalog)
     return asyncio.run(_serve(shared, mine, catalog, pool, engine))
 
 
-def open_engine(settings: WorkerSettings) -> Engine:
+def open_engine(settings: WorkerSettings, catalog: Catalog) -> Engine:
     """Return the engine that is asked for. Raises `MissingExtra`, `SettingsError`."""
     if settings.engine == "fake":
         from worker.engines.fake import FakeEngine
@@ -52,7 +54,9 @@ def open_engine(settings: WorkerSettings) -> Engine:
         from worker.engines.diffusers import DiffusersEngine
     except ImportError as error:
         raise MissingExtra("worker", "the diffusers engine") from error
-    return DiffusersEngine(settings.device, torch_threads=settings.torch_threads)
+    return DiffusersEngine(
+        settings.device, partial(locate_lora, catalog=catalog), settings.torch_threads
+    )
 
 
 def build_worker(
