@@ -6,7 +6,7 @@ Every variable is described in docs/configuration.md; a test holds the two toget
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from darkroom.errors import SettingsError
@@ -53,6 +53,32 @@ class DarkroomSettings(BaseSettings):
                 f" renew_seconds ({self.renew_seconds:g})"
             )
         return self
+
+
+class AzureEmulatorSettings(BaseSettings):
+    """Connection strings of emulators on this machine, under the SDKs' usual names.
+
+    Against Azure all stay unset and the process's identity is used; one that points to another
+    machine is refused, since it holds a key.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    servicebus: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="SERVICEBUS_CONNECTION_STRING",
+        description="An emulated Service Bus: its AMQP port.",
+    )
+    servicebus_admin: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="SERVICEBUS_ADMIN_CONNECTION_STRING",
+        description="The same emulator's admin port; unset means port 5300.",
+    )
+    storage: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="AZURE_STORAGE_CONNECTION_STRING",
+        description="Emulated blobs and tables: Azurite.",
+    )
 
 
 def load(kind: type[S]) -> S:

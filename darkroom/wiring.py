@@ -9,11 +9,12 @@ URLs
 """
 
 import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from darkroom.catalog import Catalog
@@ -34,6 +35,14 @@ from darkroom.sqlite import Database
 Made = TypeVar("Made")
 
 
+class Closable(Protocol):
+    """What holds connections."""
+
+    async def close(self) -> None:
+        """Release them."""
+        ...
+
+
 @dataclass(frozen=True)
 class Backends:
     """What both tiers work with. ``queues`` are by pool name."""
@@ -41,13 +50,14 @@ class Backends:
     queues: Mapping[str, JobQueue]
     jobs: JobStore
     images: ImageStore
+    shared: Sequence[Closable] = ()
+    """What adapters work with but do not own, such as credentials; closed after them."""
 
     async def close(self) -> None:
-        """Release every connection."""
-        for queue in self.queues.values():
-            await queue.close()
-        await self.jobs.close()
-        await self.images.close()
+        """Release every connection, whether or not another refuses to be released."""
+        async with AsyncExitStack() as closing:  # in the reverse of this order
+            for each in (*self.shared, self.images, self.jobs, *self.queues.values()):
+                closing.push_async_callback(each.close)
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,7 @@ class _Request:
     settings: DarkroomSettings
     names: tuple[str, ...]
     clock: Clock
+    shared: list[Closable] = field(default_factory=list)
 
 
 def open_backends(
@@ -69,21 +80,24 @@ def open_backends(
     Raises `SettingsError` that names the variable, `MissingExtra` that names the packages.
     """
     names = tuple(pool.name for pool in catalog.pools)
+    shared: list[Closable] = []
 
-    def make(field: str, text: str, kinds: Mapping[str, Callable[[_Request], Made]]) -> Made:
-        url, variable = urlsplit(text), f"DARKROOM_{field.upper()}"
+    def make(setting: str, text: str, kinds: Mapping[str, Callable[[_Request], Made]]) -> Made:
+        url, variable = urlsplit(text), f"DARKROOM_{setting.upper()}"
         if url.scheme not in kinds:
             known = ", ".join(f"{scheme}://" for scheme in kinds)
             raise SettingsError(
                 f"{variable}: {url.scheme or 'no'}:// is not known; there are {known}",
                 target=variable,
             )
-        return kinds[url.scheme](_Request(variable, url, settings, names, clock or SystemClock()))
+        asked = _Request(variable, url, settings, names, clock or SystemClock(), shared)
+        return kinds[url.scheme](asked)
 
     return Backends(
         queues=make("queue_url", settings.queue_url, QUEUES),
         jobs=make("jobstore_url", settings.jobstore_url, JOB_STORES),
         images=make("imagestore_url", settings.imagestore_url, IMAGE_STORES),
+        shared=shared,
     )
 
 
@@ -113,13 +127,16 @@ def _sqlite_queues(asked: _Request) -> Mapping[str, JobQueue]:
 
 
 def _service_bus_queues(asked: _Request) -> Mapping[str, JobQueue]:
-    adapter = _adapter("darkroom.queues.service_bus", "azure", "servicebus://")
-    return {name: adapter.open_queue(asked.url.netloc, name) for name in asked.names}
+    azure = _adapters("darkroom.azure_wiring", "azure", "servicebus://")
+    queues: Mapping[str, JobQueue]
+    queues, shared = azure.open_queues(_host(asked), asked.names, asked.settings, asked.clock)
+    asked.shared.extend(shared)
+    return queues
 
 
 def _kubernetes_queues(asked: _Request) -> Mapping[str, JobQueue]:
-    adapter = _adapter("darkroom.queues.kubernetes_jobs", "kubernetes", "kubernetes://")
-    return {name: adapter.open_queue(asked.url.netloc, name) for name in asked.names}
+    adapter = _adapters("darkroom.queues.kubernetes_jobs", "kubernetes", "kubernetes://")
+    return {name: adapter.open_queue(_host(asked), name) for name in asked.names}
 
 
 def _sqlite_jobs(asked: _Request) -> JobStore:
@@ -128,14 +145,23 @@ def _sqlite_jobs(asked: _Request) -> JobStore:
 
 
 def _azure_jobs(asked: _Request) -> JobStore:
-    adapter = _adapter("darkroom.jobstores.azure_tables", "azure", "aztables://")
-    store: JobStore = adapter.open_store(asked.url.netloc, asked.clock)
+    azure = _adapters("darkroom.azure_wiring", "azure", "aztables://")
+    store: JobStore
+    store, shared = azure.open_jobs(_host(asked), asked.clock)
+    asked.shared.extend(shared)
     return store
 
 
 def _azure_images(asked: _Request) -> ImageStore:
-    adapter = _adapter("darkroom.imagestores.azure_blobs", "azure", "azblob://")
-    store: ImageStore = adapter.open_store(asked.url.netloc, asked.url.path.strip("/"))
+    azure = _adapters("darkroom.azure_wiring", "azure", "azblob://")
+    container = asked.url.path.strip("/")
+    if not container:
+        raise SettingsError(
+            f"{asked.variable}: write azblob://ACCOUNT/CONTAINER", target=asked.variable
+        )
+    store: ImageStore
+    store, shared = azure.open_images(_host(asked), container, asked.clock)
+    asked.shared.extend(shared)
     return store
 
 
@@ -169,8 +195,18 @@ def _path(asked: _Request) -> Path:
     return Path(url.path[1:])
 
 
-def _adapter(module: str, extra: str, needed_for: str) -> ModuleType:
-    """Import an adapter whose vendor's packages may be missing. Raises `MissingExtra`."""
+def _host(asked: _Request) -> str:
+    """Return the account, namespace or host that a URL names."""
+    if not asked.url.netloc:
+        raise SettingsError(
+            f"{asked.variable}: {asked.url.scheme}:// must be followed by a name",
+            target=asked.variable,
+        )
+    return asked.url.netloc
+
+
+def _adapters(module: str, extra: str, needed_for: str) -> ModuleType:
+    """Import adapters whose vendor's packages may be missing. Raises `MissingExtra`."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -12,5 +12,6 @@ settings.load_profile("darkroom")
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own DARKROOM_ variables must not decide whether a test passes."""
-    for name in [name for name in os.environ if name.startswith("DARKROOM_")]:  # noqa: TID251
+    ours = ("DARKROOM_", "SERVICEBUS_", "AZURE_STORAGE_")
+    for name in [name for name in os.environ if name.startswith(ours)]:  # noqa: TID251
         monkeypatch.delenv(name)

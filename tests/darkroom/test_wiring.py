@@ -124,6 +124,7 @@ def test_a_missing_extra_is_named_with_its_cure(
     for module in [name for name in sys.modules if name.startswith("darkroom.") and vendor in name]:
         monkeypatch.delitem(sys.modules, module)
     for module in (
+        "darkroom.azure_wiring",
         "darkroom.azure_clients",
         "darkroom.queues.service_bus",
         "darkroom.queues.kubernetes_jobs",
