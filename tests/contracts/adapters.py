@@ -136,6 +136,7 @@ async def service_bus_queue(folder: Path) -> AsyncIterator[Queues]:
     async with running_bus() as bus:
         first, second = bus.open_queue(), bus.open_queue()
         try:
+            await first.open()
             yield Queues(first, second, bus.now, bus.advance, wait_seconds=0.2, many=300)
         finally:
             await asyncio.gather(first.close(), second.close())

@@ -1,7 +1,8 @@
 """The embedded adapters answer like the in-memory ones, call for call, on random histories."""
 
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from darkroom.jobstores.base import Idempotency, JobFilter, JobStore, Page
 from darkroom.queues.base import DeadLetter, JobQueue, Lease
 from tests.contracts.adapters import (
     LEASE_SECONDS,
+    Queues,
     memory_jobs,
     memory_queue,
     sqlite_job_store,
@@ -76,6 +78,38 @@ async def test_queues_agree(tmp_path: Path, seed: int) -> None:
                 answers.append(await side.queue.depth())
             half = len(answers) // 2
             assert answers[:half] == answers[half:], f"step {step}: {act}"
+
+
+@pytest.mark.parametrize("opening", [memory_queue, sqlite_queue], ids=["memory", "sqlite"])
+async def test_only_what_waits_makes_a_second_send_a_duplicate(
+    tmp_path: Path, opening: Callable[[Path], AbstractAsyncContextManager[Queues]]
+) -> None:
+    message = make_message()
+    async with opening(tmp_path) as queues:
+        await queues.queue.send(message)
+        await queues.other.send(message)
+        (lease,) = await queues.queue.lease(5, 0)
+        await queues.other.send(message)  # the first is in work: this one is more work
+        await lease.complete()
+        (again,) = await queues.queue.lease(5, 0)
+        assert (again.message_id, again.delivery_count) == (message.message_id, 1)
+
+
+@pytest.mark.parametrize("opening", [memory_queue, sqlite_queue], ids=["memory", "sqlite"])
+async def test_what_is_given_back_keeps_its_place(
+    tmp_path: Path, opening: Callable[[Path], AbstractAsyncContextManager[Queues]]
+) -> None:
+    first, second = make_message(), make_message()
+    async with opening(tmp_path) as queues:
+        await queues.queue.send(first)
+        await queues.advance(1)
+        await queues.queue.send(second)
+        (lease,) = await queues.queue.lease(1, 0)
+        await lease.abandon(counted=False)
+        assert [each.message_id for each in await queues.queue.lease(2, 0)] == [
+            first.message_id,
+            second.message_id,
+        ]
 
 
 def settle(lease: Lease, how: int) -> Awaitable[Any]:

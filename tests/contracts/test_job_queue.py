@@ -278,18 +278,6 @@ async def test_a_message_sent_twice_is_done_when_each_delivery_is(queues: Queues
     assert deliveries in {1, 2}
 
 
-async def test_a_message_can_be_sent_again_while_its_lease_is_held(queues: Queues) -> None:
-    """How a consumer puts work off for longer than a lease: send for later, then complete."""
-    message = make_message()
-    await queues.queue.send(message)
-    lease = await take_one(queues)
-    later = queues.now() + timedelta(seconds=queues.lease_seconds)
-    await queues.queue.send(message.model_copy(update={"job_id": f"{message.job_id}0"}))
-    await queues.queue.send(message, not_before=later)
-    await lease.complete()
-    assert (await queues.queue.depth()).active == 1
-
-
 async def test_two_consumers_share_thousands_without_holding_one_twice(queues: Queues) -> None:
     ids = await send_many(queues, queues.many)
     done: list[str] = []

@@ -260,7 +260,7 @@ async def test_the_sweeper_finds_what_was_never_sent(stores: JobStores) -> None:
     def at(age: int) -> Job:
         return make_job(created_at=stores.now() - timedelta(seconds=age))
 
-    oldest, older, young = at(300), at(200), at(1)
+    older, oldest, young = at(200), at(300), at(1)  # ids do not sort by age here
     sent = mark_sent(at(250), stores.now())
     running = claim(at(240), stores.now(), 60)
     canceled = request_cancel(at(230), stores.now())
