@@ -18,7 +18,7 @@ const PARAMETERS = [
   ["Job", (job) => job.id],
 ];
 
-const WIDE = { Scheduler: "wide", Asked: "wide", Job: "wide", "Negative prompt": "full" };
+const WIDE = { Scheduler: "wide", Asked: "wide", Job: "full", "Negative prompt": "full" };
 
 const SPANS = [
   ["queue", "Queue", "queue_seconds"],
