@@ -148,6 +148,11 @@ class ServiceBusJobQueue(JobQueue):
             client.get_queue_receiver(queue_name), is_shared=lambda: len(self._held) > 0
         )
 
+    async def open(self) -> None:
+        """Open both links now, side by side, rather than at their first use (0.6 s each)."""
+        with queue_errors("connecting"):
+            await self._at_home(self._open)
+
     async def send(self, message: Message, *, not_before: datetime | None = None) -> None:
         """Enqueue; durable when this returns. Sends at one time share a round trip."""
         if not_before is not None and not_before <= self._clock.now():
@@ -237,6 +242,9 @@ class ServiceBusJobQueue(JobQueue):
         if self._home is here:
             return await call()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), self._home))
+
+    async def _open(self) -> None:
+        await asyncio.gather(self._sender.open(), self._receiver.open())
 
     async def _close(self) -> None:
         # Side by side: the SDK's keep-alive makes each link take up to a second to close.

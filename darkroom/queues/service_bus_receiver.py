@@ -138,13 +138,17 @@ class ExactReceiver:
             return []
         wait_seconds = max(max_wait_seconds - (time.monotonic() - began), LEAST_WAIT_SECONDS)
         try:
-            async with self._reading:
-                await self._receiver.__aenter__()  # opening is not waiting: it is not counted
+            await self.open()  # is not waiting, and not counted as such
             return await self._receiver._do_retryable_operation(  # type: ignore[no-any-return]
                 self._receive, max_messages=max_messages, ends=time.monotonic() + wait_seconds
             )
         finally:
             self._turn.release()
+
+    async def open(self) -> None:
+        """Open the link, unless it is open."""
+        async with self._reading:
+            await self._receiver.__aenter__()
 
     async def alone(self, operation: Callable[[ServiceBusReceiver], Awaitable[T]]) -> T:
         """Run a settlement or renewal as the only reader, reconnecting first if need be."""

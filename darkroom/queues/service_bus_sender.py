@@ -31,6 +31,10 @@ class BatchingSender:
             self._rounds = asyncio.create_task(self._send_rounds())
         await accepted
 
+    async def open(self) -> None:
+        """Open the link."""
+        await self._sender.__aenter__()
+
     async def close(self) -> None:
         """Let the sends that wait go out, then close the link."""
         if self._rounds is not None:
