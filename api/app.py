@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from api import problems
 from api.documentation import document
@@ -12,6 +13,9 @@ from api.middleware import RequestContext
 from api.routes import images, jobs, models, operations, pages
 from api.state import ApiState
 from darkroom import __version__
+
+# The framework's own log records hold the words of errors, which may quote a prompt.
+TELEMETRY: TelemetryConfig = {"logs": False, "operation_spans": False}
 
 
 def create_app(state: ApiState) -> FastAPI:
@@ -36,6 +40,7 @@ def create_app(state: ApiState) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=TELEMETRY,
     )
     app.state.api = state
     problems.install(app)

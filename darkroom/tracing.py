@@ -30,7 +30,20 @@ def trace_id(traceparent: str | None) -> str | None:
 def span(
     name: str, traceparent: str | None = None, **attributes: str | int | float
 ) -> Iterator[None]:
-    """Run the block in a span, a child of ``traceparent`` if given. Attributes hold no content."""
+    """Run the block in a span, a child of ``traceparent`` if given. Attributes hold no content.
+
+    An error that passes is noted by its type alone: the words of a foreign one may quote a prompt.
+    """
     context = _PROPAGATOR.extract({"traceparent": traceparent}) if traceparent else None
-    with _TRACER.start_as_current_span(name, context=context, attributes=dict(attributes)):
-        yield
+    with _TRACER.start_as_current_span(
+        name,
+        context=context,
+        attributes=dict(attributes),
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as current:
+        try:
+            yield
+        except Exception as error:
+            current.set_status(trace.StatusCode.ERROR, type(error).__name__)
+            raise
