@@ -37,8 +37,12 @@ async def get_image(
     caller: Calling,
     state: State,
     if_none_match: Annotated[str | None, Header(description="An ETag seen before.")] = None,
+    sec_fetch_site: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Response:
-    """Answer with the bytes, or with a link where the image store makes links."""
+    """Answer with the bytes, or with a link where the image store makes links.
+
+    Our own page gets the bytes: its content policy lets nothing come from another host.
+    """
     job = await own_job(job_id, caller, state)
     if not job.status.is_terminal:
         raise JobNotFinished(f"the job is {job.status}: it has no pictures yet", target="job_id")
@@ -49,9 +53,11 @@ async def get_image(
     if matches(if_none_match, image.sha256):
         return Response(status_code=304, headers=headers)
     name = output_name(index)
-    link = await state.images.link(job.id, name, timedelta(seconds=state.settings.link_seconds))
-    if link is not None:
-        return Response(status_code=307, headers={"location": link, "cache-control": "no-store"})
+    if sec_fetch_site != "same-origin":
+        lifetime = timedelta(seconds=state.settings.link_seconds)
+        if link := await state.images.link(job.id, name, lifetime):
+            headers = {"location": link, "cache-control": "no-store"}
+            return Response(status_code=307, headers=headers)
     png = await state.images.get(job.id, name)
     headers["content-disposition"] = f'inline; filename="{job.id}-{index}.png"'
     return Response(png, media_type="image/png", headers=headers)

@@ -57,16 +57,25 @@ async def test_a_canceled_job_has_no_pictures(stack: Stack) -> None:
     assert answer.json()["error"]["code"] == "ImageNotFound"
 
 
-async def test_a_store_that_makes_links_is_answered_with_one() -> None:
-    class Linking(MemoryImageStore):
-        async def link(self, job_id: str, name: str, lifetime: timedelta) -> str:
-            return f"https://pictures.example/{job_id}/{name}?for={lifetime.seconds}"
+class _Linking(MemoryImageStore):
+    async def link(self, job_id: str, name: str, lifetime: timedelta) -> str:
+        return f"https://pictures.example/{job_id}/{name}?for={lifetime.seconds}"
 
-    async with open_stack(images=Linking(), link_seconds=60) as stack:
+
+async def test_a_store_that_makes_links_is_answered_with_one() -> None:
+    async with open_stack(images=_Linking(), link_seconds=60) as stack:
         answer = await stack.http.get(f"{await _finished(stack)}/0")
     assert answer.status_code == 307
     assert answer.headers["location"].endswith("/0.png?for=60")
     assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_our_own_page_gets_bytes_since_it_may_load_nothing_from_elsewhere() -> None:
+    async with open_stack(images=_Linking()) as stack:
+        path = f"{await _finished(stack)}/0"
+        answer = await stack.http.get(path, headers={"sec-fetch-site": "same-origin"})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/png"
 
 
 async def _input(stack: Stack, job_id: str, name: str = INPUT_IMAGE) -> Image.Image:
