@@ -256,6 +256,19 @@ async def test_pages_with_filters_equal_a_search_of_everything(stores: JobStores
                 assert found == expected, f"{tenant}, filter {name}, limit {limit}"
 
 
+async def test_a_job_that_changes_moves_between_the_lists(stores: JobStores) -> None:
+    before = stores.now() + timedelta(seconds=60)
+    job = (await stores.store.create(fresh(stores))).job
+    waiting, canceled = JobFilter(status=JobState.NOT_STARTED), JobFilter(status=JobState.CANCELED)
+    assert await walk(stores.store, "acme", waiting, 10) == [job]
+    assert await walk(stores.store, "acme", canceled, 10) == []
+    assert list(await stores.store.unsent(before)) == [job]
+    job = await stores.store.compare_and_set(request_cancel(job, stores.now()), job.version)
+    assert await walk(stores.other, "acme", waiting, 10) == []
+    assert await walk(stores.other, "acme", canceled, 10) == [job]
+    assert list(await stores.other.unsent(before)) == []
+
+
 async def test_the_sweeper_finds_what_was_never_sent(stores: JobStores) -> None:
     def at(age: int) -> Job:
         return make_job(created_at=stores.now() - timedelta(seconds=age))
