@@ -9,6 +9,11 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from darkroom.catalog import Pool
+from darkroom.errors import SettingsError
+
+STORING_SECONDS = 30.0
+
 
 class WorkerSettings(BaseSettings):
     """How one worker runs. Variables start with ``DARKROOM_WORKER_``."""
@@ -28,11 +33,12 @@ class WorkerSettings(BaseSettings):
     torch_threads: int = Field(
         0, ge=0, le=256, description="CPU threads of torch; 0 leaves torch its own choice."
     )
-    grace_seconds: float = Field(
-        120.0,
+    grace_seconds: float | None = Field(
+        None,
         ge=0,
         le=7200,
-        description="How long a running job may go on after SIGTERM before it is given back.",
+        description="How long a running job may go on after SIGTERM before it is given back; at"
+        " least the pool's max_gpu_seconds. Unset: that and 30 more, for storing.",
     )
     poll_seconds: float = Field(
         2.0,
@@ -72,6 +78,23 @@ class WorkerSettings(BaseSettings):
     fake_step_seconds: float = Field(
         0.0, ge=0, le=60, description="Tests only: seconds per step of the fake engine."
     )
+
+    def grace_for(self, pool: Pool) -> float:
+        """Return the grace period for workers of ``pool``, in seconds.
+
+        Raises `SettingsError` when it is set to less than the pool's longest job: every roll-out
+        would throw that job's work away.
+        """
+        if self.grace_seconds is None:
+            return pool.max_gpu_seconds + STORING_SECONDS
+        if self.grace_seconds < pool.max_gpu_seconds:
+            name = "DARKROOM_WORKER_GRACE_SECONDS"
+            raise SettingsError(
+                f"{name} ({self.grace_seconds:g}) must be at least max_gpu_seconds of pool"
+                f" {pool.name} ({pool.max_gpu_seconds:g})",
+                target=name,
+            )
+        return self.grace_seconds
 
 
 def forbid_hub_calls() -> None:

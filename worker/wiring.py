@@ -39,6 +39,7 @@ def serve() -> int:
     configure(shared.log_level, shared.log_format, "worker")
     catalog = load_catalog(shared.catalog)
     pool = catalog.pool(mine.pool) if mine.pool else catalog.pools[0]
+    mine.grace_for(pool)  # refused before minutes of loading
     engine = open_engine(mine, catalog)
     return asyncio.run(_serve(shared, mine, catalog, pool, engine))
 
@@ -104,12 +105,10 @@ def build_worker(
 async def _serve(
     shared: DarkroomSettings, mine: WorkerSettings, catalog: Catalog, pool: Pool, engine: Engine
 ) -> int:
-    drain = Drain(mine.grace_seconds)
+    drain = Drain(mine.grace_for(pool))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, drain.begin, number.name)
-    if mine.grace_seconds < pool.max_gpu_seconds:
-        log.warning("grace_shorter_than_longest_job", max_gpu_seconds=pool.max_gpu_seconds)
     metrics = WorkerMetrics(CollectorRegistry())
     if mine.metrics_port:
         start_http_server(mine.metrics_port, addr=mine.metrics_host, registry=metrics.registry)

@@ -60,7 +60,7 @@ class Machine:
             "DARKROOM_QUEUE_URL": f"sqlite:///{folder}/queue.db",
             "DARKROOM_JOBSTORE_URL": f"sqlite:///{folder}/jobs.db",
             "DARKROOM_IMAGESTORE_URL": f"file:///{folder}/images",
-            "DARKROOM_CATALOG": str(write_catalog(folder)),
+            "DARKROOM_CATALOG": str(write_catalog(folder, max_gpu_seconds=0.1)),
             "DARKROOM_LEASE_SECONDS": "2",
             "DARKROOM_RENEW_SECONDS": "0.5",
             "DARKROOM_WORKER_ENGINE": "fake",

@@ -49,16 +49,16 @@ models:
 pools:
   - name: {POOL}
     models: [demo]
-    max_gpu_seconds: 60
+    max_gpu_seconds: MAX_GPU_SECONDS
     price_per_hour_usd: 3.6
 """
 
 
-def write_catalog(folder: Path) -> Path:
+def write_catalog(folder: Path, max_gpu_seconds: float = 60) -> Path:
     """Write a catalog whose model has an empty folder: enough for the fake engine."""
     (folder / "weights").mkdir(exist_ok=True)
     path = folder / "catalog.yaml"
-    path.write_text(CATALOG)
+    path.write_text(CATALOG.replace("MAX_GPU_SECONDS", str(max_gpu_seconds)))
     return path
 
 

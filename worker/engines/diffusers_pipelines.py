@@ -108,7 +108,7 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     Raises `InvalidInput` for a name that is no scheduler.
     """
     known: Any = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
-    if not inspect.isclass(known):
+    if not inspect.isclass(known) or not hasattr(known, "from_config"):
         raise InvalidInput(f"diffusers has no scheduler called {name}", target="scheduler")
     try:
         return known.from_config(config)
