@@ -45,6 +45,11 @@ class Checkout:
         assert ran.returncode == 0, ran.stderr
         return log.read_text().splitlines() if log.exists() else []
 
+    def change(self, name: str, before: str, after: str) -> None:
+        text = (self.folder / name).read_text()
+        assert before in text
+        (self.folder / name).write_text(text.replace(before, after))
+
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
@@ -74,12 +79,22 @@ def test_the_demo_does_not_cover_everything(checkout: Checkout) -> None:
     assert checkout.setup("all")[-1].endswith("-e .[all]")
 
 
-@pytest.mark.parametrize("changed", ["constraints.txt", "pyproject.toml"])
-def test_a_change_of_what_is_wanted_installs_again(checkout: Checkout, changed: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [("constraints.txt", "pip install", "pip  install"), ("pyproject.toml", '"rich>', '"richer>')],
+)
+def test_a_change_of_what_is_wanted_installs_again(
+    checkout: Checkout, name: str, before: str, after: str
+) -> None:
     checkout.setup("all")
-    with (checkout.folder / changed).open("a") as file:
-        file.write("# changed\n")
+    checkout.change(name, before, after)
     assert checkout.setup("run")
+
+
+def test_a_change_of_what_lint_wants_installs_nothing(checkout: Checkout) -> None:
+    checkout.setup("all")
+    checkout.change("pyproject.toml", "line-length = 100", "line-length = 99")
+    assert checkout.setup("all") == []
 
 
 def test_words_that_mean_nothing_are_refused(checkout: Checkout) -> None:
