@@ -13,7 +13,7 @@ from tests.e2e.page_stack import running_darkroom
 Open = Callable[..., Visit]
 
 MARKUP = '<img src=x onerror="window.ran = 1"><script>window.ran = 1</script><b>bold</b>'
-PICTURE_MS = 60_000  # the first picture waits for torch and the model
+PICTURE_MS = 90_000  # the first picture waits for torch and the model
 WATCH_PROGRESS = """() => {
   window.seen = [];
   const bar = document.querySelector("#progress");
