@@ -19,7 +19,7 @@ setup:  ## Install everything into .venv; nothing to do while it is up to date
 
 demo:  ## One picture from a prompt: make demo PROMPT="a blue square on a yellow background"
 	@started=$$(date +%s) && .ci/setup run && \
-	$(PY) .ci/demo.py --install-seconds $$(($$(date +%s) - started)) -- "$$PROMPT"
+	DARKROOM_LOG_LEVEL=$${DARKROOM_LOG_LEVEL:-error} $(PY) .ci/demo.py --install-seconds $$(($$(date +%s) - started)) -- "$$PROMPT"
 
 up:  ## Serve on this machine until Ctrl-C: make up PORT=8080
 	@.ci/setup run

@@ -36,15 +36,17 @@ def main() -> int:
         ready = time.monotonic()
         submit = [*DARKROOM, "submit", "--url", url, "--out", str(PICTURE), "--"]
         asked = subprocess.run(  # noqa: S603 -- our own command, the prompt is one argument
-            [*submit, arguments.prompt], cwd=ROOT, check=False
+            [*submit, arguments.prompt], cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True
         )
         answered = time.monotonic()
     finally:
-        up.send_signal(signal.SIGINT)
+        up.send_signal(signal.SIGTERM)
         stopped = up.wait()
+    *said, split = asked.stdout.splitlines() or [""]
+    print("\n".join(said))
+    print(f"install {arguments.install_seconds} s, start-up {ready - started:.1f} s, {split};")
     print(
-        f"install {arguments.install_seconds} s, start-up {ready - started:.1f} s,"
-        f" submit to picture {answered - ready:.1f} s (of it as above),"
+        f"submit to picture {answered - ready:.1f} s,"
         f" all {arguments.install_seconds + time.monotonic() - started:.1f} s"
     )
     return asked.returncode or stopped

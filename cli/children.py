@@ -10,15 +10,20 @@ from cli.tiers import WATCH_PARENT
 
 MAX_LINE_BYTES = 2**20
 READY_EVENTS = frozenset({"listening", "ready"})
+LEVELS = ("debug", "info", "warning", "error", "critical")
 _PLUMBING = frozenset({"event", "level", "timestamp", "component"})
 
 
 class Child:
-    """A running process. ``ready`` is done with the fields of the line that says so."""
+    """A running process. ``ready`` is done with the fields of the line that says so.
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+    Log lines below ``least_level`` are read but not shown.
+    """
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, least_level: str) -> None:
         self.name = name
         self.process = process
+        self._shown = LEVELS[LEVELS.index(least_level) :]
         self.ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.ended = asyncio.create_task(self._follow())
 
@@ -33,6 +38,8 @@ class Child:
         fields = _fields(line)
         if fields.get("event") in READY_EVENTS and not self.ready.done():
             self.ready.set_result(fields)
+        if fields and fields.get("level", "error") not in self._shown:
+            return
         print(f"{self.name:<8} | {_readable(fields) if fields else line}", file=sys.stderr)
 
     def terminate(self) -> None:
@@ -46,10 +53,13 @@ class Child:
             self.process.kill()
 
 
-async def start(name: str, tier: str, environment: Mapping[str, str]) -> Child:
+async def start(
+    name: str, tier: str, environment: Mapping[str, str], log_level: str = "info"
+) -> Child:
     """Start a process of ``tier`` (api or worker) that ends when this one does.
 
-    It gets a session of its own, so that a terminal's Ctrl-C reaches it through us alone.
+    Its readiness is a log line of level info, so it logs that whatever ``log_level`` shows. It
+    gets a session of its own, so that a terminal's Ctrl-C reaches it through us alone.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -60,11 +70,15 @@ async def start(name: str, tier: str, environment: Mapping[str, str]) -> Child:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env={**environment, "DARKROOM_LOG_FORMAT": "json"},
+        env={
+            **environment,
+            "DARKROOM_LOG_FORMAT": "json",
+            "DARKROOM_LOG_LEVEL": "debug" if log_level == "debug" else "info",
+        },
         start_new_session=True,
         limit=MAX_LINE_BYTES,
     )
-    return Child(name, process)
+    return Child(name, process, log_level)
 
 
 def _fields(line: str) -> dict[str, Any]:

@@ -27,19 +27,25 @@ def serve(*, port: int, workers: int, data_dir: Path | None, catalog: Path | Non
     if data_dir is None and settings.queue_url.startswith("memory:"):
         raise CommandFailed("DARKROOM_QUEUE_URL: memory:// cannot be shared by several processes")
     environment = child_environment(data_dir=data_dir, catalog=catalog)
-    asyncio.run(_Up(port, pools, workers, environment).run())
+    asyncio.run(_Up(port, pools, workers, environment, settings.log_level).run())
 
 
 class _Up:
     """The processes and the wish to stop them."""
 
     def __init__(
-        self, port: int, pools: Sequence[str], workers: int, environment: dict[str, str]
+        self,
+        port: int,
+        pools: Sequence[str],
+        workers: int,
+        environment: dict[str, str],
+        log_level: str,
     ) -> None:
         self._port = port
         self._pools = pools
         self._workers = workers
         self._environment = environment
+        self._log_level = log_level
         self._children: list[Child] = []
         self._signals = 0
         self._stop = asyncio.Event()
@@ -67,7 +73,7 @@ class _Up:
 
     async def _start(self) -> None:
         api = {**self._environment, "DARKROOM_API_PORT": str(self._port)}
-        self._children.append(await start("api", "api", api))
+        self._children.append(await start("api", "api", api, self._log_level))
         threads = str(max(1, (os.cpu_count() or 1) // (2 * self._workers * len(self._pools))))
         for pool in self._pools:
             for index in range(self._workers):
@@ -78,7 +84,7 @@ class _Up:
                     "DARKROOM_WORKER_POOL": pool,
                 }
                 name = pool if self._workers == 1 else f"{pool}-{index + 1}"
-                self._children.append(await start(name, "worker", worker))
+                self._children.append(await start(name, "worker", worker, self._log_level))
 
     async def _until_over(self) -> None:
         """Return when somebody asked us to stop, or a process has ended."""

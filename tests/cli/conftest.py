@@ -112,7 +112,9 @@ def gone(processes: Sequence[psutil.Process]) -> bool:
 
 
 @contextmanager
-def running_up(folder: Path, *options: str, step_seconds: float = 0.0) -> Iterator[Up]:
+def running_up(
+    folder: Path, *options: str, step_seconds: float = 0.0, **variables: str
+) -> Iterator[Up]:
     """Start `darkroom up` in ``folder`` and give it back once it is ready; leave nothing behind."""
     (folder / "weights").mkdir(exist_ok=True)
     catalog = folder / "catalog.yaml"
@@ -128,6 +130,7 @@ def running_up(folder: Path, *options: str, step_seconds: float = 0.0) -> Iterat
             DARKROOM_WORKER_ENGINE="fake",
             DARKROOM_WORKER_FAKE_STEP_SECONDS=str(step_seconds),
             DARKROOM_WORKER_POLL_SECONDS="0.5",
+            **variables,
         ),
     )
     up = Up(process)

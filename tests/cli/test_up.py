@@ -62,6 +62,14 @@ def test_a_second_interrupt_does_not_wait_for_the_job_in_hand(tmp_path: Path) ->
         assert gone(children)
 
 
+def test_a_quiet_log_does_not_hide_that_it_is_ready(tmp_path: Path) -> None:
+    with running_up(tmp_path, DARKROOM_LOG_LEVEL="error") as up:
+        up.interrupt()
+        status, output = up.end()
+    assert status == 0, output
+    assert " | " not in "".join(up.said) + output
+
+
 def test_a_taken_port_is_named_and_nothing_stays(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
