@@ -11,8 +11,6 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / ".cache" / "demo"
-PICTURE = ROOT / "demo.png"
 DARKROOM = [sys.executable, "-m", "cli"]
 
 
@@ -20,12 +18,14 @@ def main() -> int:
     """Run the demo; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--install-seconds", type=int, default=0)
+    parser.add_argument("--data-dir", type=Path, default=ROOT / ".cache" / "demo")
+    parser.add_argument("--out", type=Path, default=ROOT / "demo.png")
     parser.add_argument("prompt")
     arguments = parser.parse_args()
-    DATA.mkdir(parents=True, exist_ok=True)
+    arguments.data_dir.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     up = subprocess.Popen(  # noqa: S603 -- our own command
-        [*DARKROOM, "up", "--port", "0", "--data-dir", str(DATA)],
+        [*DARKROOM, "up", "--port", "0", "--data-dir", str(arguments.data_dir)],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -34,7 +34,7 @@ def main() -> int:
     try:
         url = _address(up)
         ready = time.monotonic()
-        submit = [*DARKROOM, "submit", "--url", url, "--out", str(PICTURE), "--"]
+        submit = [*DARKROOM, "submit", "--url", url, "--out", str(arguments.out), "--"]
         asked = subprocess.run(  # noqa: S603 -- our own command, the prompt is one argument
             [*submit, arguments.prompt], cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True
         )
@@ -42,14 +42,16 @@ def main() -> int:
     finally:
         up.send_signal(signal.SIGTERM)
         stopped = up.wait()
-    *said, split = asked.stdout.splitlines() or [""]
+    if asked.returncode or stopped:
+        return asked.returncode or stopped  # the line above on stderr says why
+    *said, split = asked.stdout.splitlines()
     print("\n".join(said))
     print(f"install {arguments.install_seconds} s, start-up {ready - started:.1f} s, {split};")
     print(
         f"submit to picture {answered - ready:.1f} s,"
         f" all {arguments.install_seconds + time.monotonic() - started:.1f} s"
     )
-    return asked.returncode or stopped
+    return 0
 
 
 def _address(up: subprocess.Popen[str]) -> str:
