@@ -23,6 +23,7 @@ let announced = "";
 /** Show a job, or what is new about it. `onReuse(input)` is called with parameters to use again. */
 export function showJob(job, onReuse) {
   const isOther = shown?.id !== job.id;
+  if (!isOther && hasEnded(shown)) return; // a late answer must not reopen an ended job
   const hasTurned = isOther || shown.status !== job.status;
   byId("welcome").hidden = true;
   byId("job").hidden = false;
@@ -88,7 +89,6 @@ function showProgress(job) {
   bar.setAttribute("aria-valuetext", isMeasured ? `${percent(job)} %, ${words}` : words);
   bar.setAttribute("aria-valuenow", String(percent(job)));
   byId("progress-fill").style.setProperty("--share", String(job.progress));
-  tray.style.setProperty("--share", String(job.progress));
   setText(byId("percent"), isMeasured ? `${percent(job)} %` : "");
 }
 

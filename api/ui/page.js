@@ -110,7 +110,8 @@ function tell(trouble) {
 
 async function cancel(job) {
   try {
-    take(await cancelJob(job.id));
+    const answer = await cancelJob(job.id);
+    if (watching.id === answer.id) take(answer);
   } catch (error) {
     cancelFailed();
     say(`Not canceled. ${troubleWords(error)}`);
