@@ -11,7 +11,7 @@ from pathlib import Path
 from cli.settings import child_environment
 
 START_SECONDS = 60.0
-STOP_SECONDS = 30.0
+STOP_SECONDS = 10.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -41,7 +41,6 @@ def _environment(folder: Path, variables: dict[str, str]) -> dict[str, str]:
         "DARKROOM_API_SHUTDOWN_SECONDS": "1",  # pages that still wait need not be waited for
         "DARKROOM_WORKER_POLL_SECONDS": "0.5",
         "DARKROOM_WORKER_PROGRESS_SECONDS": "0",
-        "DARKROOM_WORKER_GRACE_SECONDS": "0",
         "OMP_NUM_THREADS": "1",
         **variables,
     }
