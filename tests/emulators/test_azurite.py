@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -36,8 +35,7 @@ async def test_blobs_and_tables_work_through_the_sdks_and_nothing_stays_behind()
         await asyncio.open_connection("127.0.0.1", port)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_the_starter_takes_azurite_with_it_however_it_ends(number: signal.Signals) -> None:
+async def test_even_a_killed_starter_takes_azurite_with_it() -> None:
     starter = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "emulators.azurite", "--blob-port", "0", "--table-port", "0",
         cwd=ROOT, stdout=asyncio.subprocess.PIPE,
@@ -45,9 +43,8 @@ async def test_the_starter_takes_azurite_with_it_however_it_ends(number: signal.
     assert starter.stdout is not None
     ready = json.loads(await asyncio.wait_for(starter.stdout.readline(), 90))
     assert {"blob_port", "table_port", "connection_string"} <= set(ready)
-    starter.send_signal(number)
-    code = await asyncio.wait_for(starter.wait(), 15)
-    assert code == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+    starter.kill()
+    await starter.wait()
     async with asyncio.timeout(10):
         while True:
             try:
