@@ -111,7 +111,7 @@ class AzureBlobsImageStore(ImageStore):
             signed_by = {"account_key": self._account_key}
         blob = self._container.get_blob_client(f"{job_id}/{name}")
         signature = generate_blob_sas(
-            account_name=str(blob.account_name),
+            account_name=str(self._service.account_name),
             container_name=blob.container_name,
             blob_name=blob.blob_name,
             permission=BlobSasPermissions(read=True),

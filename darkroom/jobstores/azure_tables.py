@@ -67,6 +67,9 @@ MAX_SCANNED = 1_000
 SCAN_PAGE = 200
 CLOCK_SKEW = timedelta(minutes=1)  # between the time in a job's id and its created_at
 CREATE_TRIES = 5
+RETRIED_TOO: dict[str, Any] = {  # transactions are POSTs, which the SDK does not repeat by itself
+    "retry_on_methods": frozenset({"POST"})
+}
 
 _JOB_ID = re.compile(r"([a-z][a-z0-9]{0,15})-([0-9a-f]{32})([0-9a-f]{8})")
 _INVERTED = str.maketrans("0123456789abcdef", "fedcba9876543210")
@@ -259,7 +262,7 @@ class AzureTablesJobStore(JobStore):
             return None
 
     async def _created(self, job: Job, operations: Sequence[Any]) -> Created:
-        written = await self._table.submit_transaction(operations)
+        written = await self._table.submit_transaction(operations, **RETRIED_TOO)
         version = _version(_is_unsent(job), written[0]["etag"])
         return Created(job.model_copy(update={"version": version}), is_new=True)
 
@@ -273,7 +276,8 @@ class AzureTablesJobStore(JobStore):
             written = await self._table.update_entity(row, **replace[2])
             return str(written["etag"])
         step = "delete" if was_unsent else "upsert"
-        results = await self._table.submit_transaction([replace, (step, _unsent_row(job))])
+        operations = [replace, (step, _unsent_row(job))]
+        results = await self._table.submit_transaction(operations, **RETRIED_TOO)
         return str(results[0]["etag"])
 
     async def _row(self, job_id: str) -> Any:

@@ -1,0 +1,3 @@
+from tests.azure.emulated import azurite
+
+__all__ = ["azurite"]
