@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import signal
+import sqlite3
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -85,6 +86,9 @@ def main() -> int:
     except (ConfigError, StoreError, OSError) as error:
         print(f"emulators.service_bus: {error}", file=sys.stderr)
         return 2
+    except sqlite3.Error as error:
+        print(f"emulators.service_bus: the database failed: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

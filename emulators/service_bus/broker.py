@@ -192,13 +192,14 @@ class Broker:
         )
 
     async def close(self) -> None:
-        """Ends every connection and keeps what is to be kept."""
+        """Finishes the turn, ends every connection and keeps what is to be kept."""
+        if self._turn_end is not None:
+            self._turn_end.cancel()
+            self._end_turn()
         for connection in list(self.connections):
             connection.close()
         if self._alarm is not None:
             self._alarm.cancel()
-        if self._turn_end is not None:
-            self._turn_end.cancel()
         self._store.close()
 
     # --- connections

@@ -92,9 +92,9 @@ class Authority:
         return self._not_ended(float(ends))
 
     def _not_ended(self, ends: float) -> float:
-        if ends <= self.now_seconds():
-            raise Unauthorized("the token has expired")
-        return ends
+        if ends > self.now_seconds():
+            return ends
+        raise Unauthorized("the token has expired")  # or its end is no number at all
 
 
 def _unverified(token: str) -> dict[str, object]:

@@ -401,3 +401,39 @@ async def test_a_peer_silent_for_long_is_dropped(
     monkeypatch.setattr(loop, "time", make_silent(loop, 481))
     peer.connection._tick()
     assert peer.wire.closed
+
+
+async def test_what_falls_due_goes_out_by_itself(peer: Peer, broker: Broker) -> None:
+    peer.open()
+    peer.send(receiver(), credit(1))
+    outlet = broker.outlet("q")
+    outlet.queue.send(parse(BODY), now_ms() + 100)
+    broker.touch(outlet)
+    async with asyncio.timeout(10):
+        while not any(isinstance(one, Transfer) for one, _ in peer.replies()):
+            await asyncio.sleep(0.01)
+
+
+class FailingStore(MemoryStore):
+    """A disk that is full."""
+
+    def commit(self) -> None:
+        raise OSError("no space left")
+
+
+async def test_nothing_is_acknowledged_that_could_not_be_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failures: list[Exception] = []
+    authority = Authority("name", "key", None, lambda: 0.0)
+    broker = Broker(authority, MemoryStore(), now_ms, on_failure=failures.append)
+    broker.create_queue("q", QueueSettings())
+    monkeypatch.setattr("emulators.service_bus.cbs.Claims.cover", lambda self, path: True)
+    monkeypatch.setattr(broker, "_store", FailingStore())
+    peer = Peer(Connection(broker.connect))
+    peer.open()
+    peer.send(sender())
+    peer.send(Transfer(UInt(1), UInt(0), b"t", UInt(0)), payload=BODY)
+    broker.tick()
+    assert [type(failure) for failure in failures] == [OSError]
+    assert not [one for one, _ in peer.replies() if isinstance(one, Disposition)]

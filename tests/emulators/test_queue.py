@@ -249,7 +249,7 @@ def test_active_counts_include_locked_and_deferred_messages() -> None:
 
 def test_memory_of_what_is_gone_is_given_back() -> None:
     queue, _, _ = make(replace(SETTINGS, default_ttl_ms=3_600_000))
-    for number in range(20_000):
+    for number in range(6_000):
         queue.send(message(str(number)))
         queue.complete(token(leased(queue)))
     held = (queue._ready, queue._lock_ends, queue._expiries)
