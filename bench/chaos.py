@@ -15,6 +15,7 @@ import asyncio
 import collections
 import contextlib
 import json
+import os
 import random
 import sys
 import tempfile
@@ -35,10 +36,11 @@ from darkroom.errors import DarkroomError
 from darkroom.jobs import Job
 from darkroom.jobstores.base import JobFilter
 from darkroom.messages import message_for
-from darkroom.settings import DarkroomSettings
+from darkroom.settings import DarkroomSettings, load
 from darkroom.wiring import Backends, open_backends
 
 LEASE_SECONDS = 5.0
+MAX_DELIVERIES = 30  # a healthy job is hit again and again here
 STORAGE_FAULT_RATE = 0.02
 SETTLE_SECONDS = 300.0
 WORKERS = 3
@@ -55,7 +57,7 @@ ENV = {
     "DARKROOM_API_UNSENT_SECONDS": "3",
     "DARKROOM_LEASE_SECONDS": str(LEASE_SECONDS),
     "DARKROOM_RENEW_SECONDS": "1.5",
-    "DARKROOM_MAX_DELIVERY_COUNT": "30",  # a healthy job is hit again and again here
+    "DARKROOM_MAX_DELIVERY_COUNT": str(MAX_DELIVERIES),
     "DARKROOM_LOG_LEVEL": "warning",
 }
 
@@ -313,15 +315,13 @@ def _backends(name: str, folder: Path) -> ChaosBackends:
         return EmbeddedBackends(folder)
     from bench.chaos_azure import AzureBackends  # noqa: PLC0415 - needs the azure extra
 
-    return AzureBackends(folder)
+    return AzureBackends(folder, LEASE_SECONDS, MAX_DELIVERIES)
 
 
 def _inside(env: Mapping[str, str]) -> Backends:
     """Open the backends without faults, for the audit."""
-    fields = {name.removeprefix("DARKROOM_").lower(): value for name, value in env.items()}
-    settings = DarkroomSettings(
-        **fields, lease_seconds=LEASE_SECONDS, renew_seconds=1.5, max_delivery_count=30
-    )
+    os.environ.update({**ENV, **env})  # noqa: TID251 - this process is a client of the run's own
+    settings = load(DarkroomSettings)
     return open_backends(settings, load_catalog(settings.catalog))
 
 
