@@ -106,9 +106,12 @@ def _what(error: BaseException) -> str:
     return type(error).__name__ if status is None else f"{type(error).__name__}, status {status}"
 
 
-def default_credential() -> DefaultAzureCredential:
-    """Return the identity of this process: Workload ID, managed identity, or a developer's."""
-    return DefaultAzureCredential()
+def default_credential(**options: Any) -> DefaultAzureCredential:
+    """Return the identity of this process: Workload ID, managed identity, or a developer's.
+
+    ``options`` go to `DefaultAzureCredential`; production needs none.
+    """
+    return DefaultAzureCredential(**options)
 
 
 def service_bus(

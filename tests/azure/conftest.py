@@ -1,3 +1,3 @@
-from tests.azure.emulated import azurite
+from tests.azure.emulated import azurite, entra_azurite
 
-__all__ = ["azurite"]
+__all__ = ["azurite", "entra_azurite"]

@@ -107,16 +107,27 @@ def fresh_name(prefix: str) -> str:
     return f"{prefix}{uuid.uuid4().hex[:16]}"
 
 
-@pytest.fixture(scope="session")
-def azurite() -> Iterator[Azurite]:
-    """One Azurite for the session; skips, saying why, where it cannot be started."""
+def _azurite_process(*arguments: str) -> Iterator[AzuriteEndpoints]:
     command = [sys.executable, "-m", "emulators.azurite", "--blob-port", "0", "--table-port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
             pytest.skip("Azurite could not be started; its own message is above")
         try:
-            yield Azurite(AzuriteEndpoints(**json.loads(line)))
+            yield AzuriteEndpoints(**json.loads(line))
         finally:
             process.terminate()
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    """One Azurite for the session; skips, saying why, where it cannot be started."""
+    for endpoints in _azurite_process():
+        yield Azurite(endpoints)
+
+
+@pytest.fixture(scope="session")
+def entra_azurite() -> Iterator[AzuriteEndpoints]:
+    """One that speaks https and believes Entra tokens."""
+    yield from _azurite_process("--oauth")

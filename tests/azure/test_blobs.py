@@ -1,9 +1,6 @@
 """What is special about pictures in blobs: links that only read, for a while, and their keys."""
 
-import json
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from ssl import SSLContext, create_default_context
 from urllib.parse import parse_qs, urlsplit
@@ -95,22 +92,6 @@ async def test_a_picture_is_served_as_a_png_and_not_shared(
     async with aiohttp.ClientSession() as session, session.get(link) as answer:
         assert answer.headers["Content-Type"] == "image/png"
         assert answer.headers["Cache-Control"].startswith("private")
-
-
-@pytest.fixture(scope="module")
-def entra_azurite() -> Iterator[AzuriteEndpoints]:
-    """An Azurite that speaks https and believes Entra tokens; skips where it cannot be started."""
-    command = [sys.executable, "-m", "emulators.azurite", "--oauth"]
-    command += ["--blob-port", "0", "--table-port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            pytest.skip("Azurite with Entra tokens could not be started; it said why above")
-        try:
-            yield AzuriteEndpoints(**json.loads(line))
-        finally:
-            process.terminate()
 
 
 class CountingClient(BlobServiceClient):
