@@ -81,6 +81,7 @@ async def test_a_job_that_another_attempt_may_still_run_waits_for_its_claim_to_e
     assert (job.status, job.attempts) == (JobState.SUCCEEDED, 2)
     assert job.finished_at is not None
     assert job.finished_at > held_until
+    assert site.returned("abandoned", "AlreadyClaimed") <= 2  # it waits; it does not spin
 
 
 async def test_waiting_for_another_attempt_does_not_count_against_the_limit(site: Site) -> None:

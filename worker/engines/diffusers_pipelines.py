@@ -13,11 +13,6 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers.pipelines.auto_pipeline import (
-    AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
-    AUTO_INPAINT_PIPELINES_MAPPING,
-    AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
-)
 from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError
 
@@ -26,12 +21,12 @@ from darkroom.errors import InvalidInput, ModelUnavailable
 from darkroom.generation import Generation
 from worker.engines.base import GenerationTask
 
-CLASSES: Mapping[str, Mapping[str, type]] = {
-    "text_to_image": AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
-    "image_to_image": AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
-    "inpainting": AUTO_INPAINT_PIPELINES_MAPPING,
+VARIANTS: Mapping[str, Any] = {
+    "text_to_image": diffusers.AutoPipelineForText2Image,
+    "image_to_image": diffusers.AutoPipelineForImage2Image,
+    "inpainting": diffusers.AutoPipelineForInpainting,
 }
-"""For each kind of generation, the pipeline class of each family."""
+"""For each kind of generation, what knows the pipeline class of each family."""
 
 NO_GUIDANCE = 1.0  # at this scale classifier-free guidance changes nothing, and pipelines skip it
 
@@ -73,31 +68,20 @@ def load_pipeline(model: Model, folder: Path, device: torch.device) -> Any:
 
 
 def derive(pipeline: Any, kind: str) -> Any:
-    """Return a pipeline of ``kind`` on the same components, or ``pipeline`` if it is of that kind.
+    """Return a pipeline of ``kind`` on the same components as ``pipeline``.
 
-    Built by the class's own constructor: ``from_pipe`` refuses components of another type than the
-    class annotates, such as `AutoencoderTiny`, though they work. Raises `InvalidInput`.
+    Raises `InvalidInput` when its family has none.
     """
-    name = type(pipeline).__name__
-    families = [
-        family
-        for classes in CLASSES.values()
-        for family, known in classes.items()
-        if known.__name__ == name
-    ]
-    for family in families:
-        if (wanted := CLASSES[kind].get(family)) is not None:
-            return pipeline if wanted is type(pipeline) else _rebuild(pipeline, wanted)
-    if kind == "text_to_image" and not families:
-        return pipeline  # a class that diffusers lists nowhere: it is what its folder says
-    target = "mask_image" if kind == "inpainting" else "image"
-    raise InvalidInput(f"{name} has no {kind.replace('_', '-')} variant", target=target)
-
-
-def _rebuild(pipeline: Any, wanted: type) -> Any:
-    given = {**pipeline.config, **pipeline.components}
-    names = inspect.signature(wanted).parameters
-    derived = wanted(**{name: given[name] for name in names if name in given})
+    try:
+        derived = VARIANTS[kind].from_pipe(pipeline)
+    except ValueError as error:
+        if kind == "text_to_image":
+            return pipeline  # of a class that diffusers lists nowhere: it is what its folder says
+        target = "mask_image" if kind == "inpainting" else "image"
+        name = type(pipeline).__name__
+        raise InvalidInput(
+            f"{name} has no {kind.replace('_', '-')} variant", target=target
+        ) from error
     derived.set_progress_bar_config(disable=True)
     return derived
 
