@@ -44,7 +44,8 @@ export function percent(job) {
 
 /** Seconds for people: three figures at most, minutes above a hundred. */
 export function seconds(value) {
-  if (value >= 100) return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
+  const whole = Math.round(value);
+  if (whole >= 100) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
   if (value >= 10) return `${value.toFixed(0)} s`;
   return value >= 1 ? `${value.toFixed(1)} s` : `${value.toFixed(2)} s`;
 }
