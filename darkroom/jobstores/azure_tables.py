@@ -86,7 +86,8 @@ def _keys(job_id: str) -> tuple[str, str] | None:
     return tenant[0], f"job-{tenant}-{time_ordered.translate(_INVERTED)}-{region}"
 
 
-def _record_row(job: Job) -> Row:
+def record_row(job: Job) -> Row:
+    """Return a record as a row. Raises `InvalidInput` for an id that is another tenant's."""
     keys = _keys(job.id)
     if keys is None or not job.id.endswith(tenant_key(job.tenant)):
         raise InvalidInput(f"job id {job.id} was not made for its tenant", target="id")
@@ -186,7 +187,7 @@ class AzureTablesJobStore(JobStore):
     async def compare_and_set(self, job: Job, expected_version: str) -> Job:
         """Replace the record, and its ``unsent`` row with it, if the ETag is still the same."""
         await self._prepare()
-        row = _record_row(job)
+        row = record_row(job)
         with store_errors("writing a job record"):
             try:
                 etag = await self._replace(job, row, expected_version)
@@ -217,7 +218,7 @@ class AzureTablesJobStore(JobStore):
 
     async def _try_create(self, job: Job, idempotency: Idempotency | None) -> Created | None:
         """Create once; None when the key's row changed meanwhile."""
-        row = _record_row(job)
+        row = record_row(job)
         operations: list[Any] = [("create", row)]
         if _is_unsent(job):
             operations.append(("create", _unsent_row(job)))
