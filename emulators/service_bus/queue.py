@@ -152,7 +152,7 @@ class Queue:
     # --- coming in
 
     def send(self, message: Message, due_ms: int | None = None) -> int:
-        """Takes a message, for now or for a time still to come; returns its sequence number.
+        """Takes a message, at once or for a time to come; returns its sequence number.
 
         A duplicate within the window is dropped, as Azure does, and 0 is returned.
         """

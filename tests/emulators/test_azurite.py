@@ -4,14 +4,17 @@ import asyncio
 import json
 import shutil
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from azure.core.exceptions import ResourceExistsError
+from azure.core.exceptions import HttpResponseError, ResourceExistsError
 from azure.data.tables.aio import TableServiceClient
-from azure.storage.blob.aio import BlobServiceClient
+from azure.storage.blob import BlobSasPermissions, generate_blob_sas
+from azure.storage.blob.aio import BlobClient, BlobServiceClient
 
-from emulators.azurite import running
+from emulators.azurite import OAUTH, running, tools_folder
+from emulators.tokens import LocalCredential
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(shutil.which("npm") is None, reason="needs Node.js with npm")
@@ -53,3 +56,36 @@ async def test_even_a_killed_starter_takes_azurite_with_it() -> None:
                 break
             writer.close()
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.skipif(
+    not (tools_folder() / OAUTH.folder / "node").exists(),
+    reason="half a gigabyte: python -m emulators.azurite --oauth --install-only",
+)
+async def test_a_link_signed_by_an_identity_reads_its_blob_and_no_other() -> None:
+    async with running(oauth=True) as azurite:
+        trust = {"connection_verify": azurite.certificate}
+        account = BlobServiceClient(azurite.blob_url, LocalCredential(), **trust)
+        now = datetime.now(UTC)
+        async with account:
+            container = await account.create_container("images")
+            await container.upload_blob("mine", b"png")
+            await container.upload_blob("other", b"png")
+            key = await account.get_user_delegation_key(
+                now - timedelta(minutes=1), now + timedelta(minutes=5)
+            )
+        link = generate_blob_sas(
+            "devstoreaccount1",
+            "images",
+            "mine",
+            user_delegation_key=key,
+            permission=BlobSasPermissions(read=True),
+            expiry=now + timedelta(minutes=1),
+        )
+        address = f"{azurite.blob_url}/images"
+        async with BlobClient.from_blob_url(f"{address}/mine?{link}", **trust) as mine:
+            assert await (await mine.download_blob()).readall() == b"png"
+        async with BlobClient.from_blob_url(f"{address}/other?{link}", **trust) as other:
+            with pytest.raises(HttpResponseError) as refused:
+                await other.download_blob()
+            assert refused.value.status_code == 403
