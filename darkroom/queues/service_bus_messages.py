@@ -8,7 +8,7 @@ original's said.
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 
@@ -78,7 +78,7 @@ def _outgoing(
         message_id=message_id,
         subject=properties.get("model"),
         content_type="application/json",
-        application_properties=dict(properties),
+        application_properties=cast("dict[str | bytes, Any]", dict(properties)),
         scheduled_enqueue_time_utc=not_before,
     )
 
