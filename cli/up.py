@@ -80,6 +80,8 @@ class _Up:
                 worker = {
                     # Half of the CPUs, shared: threads that compete make torch ten times slower.
                     "DARKROOM_WORKER_TORCH_THREADS": threads,
+                    # Its advice about optional packages is not for who runs this command.
+                    "TRANSFORMERS_VERBOSITY": "error",
                     **self._environment,
                     "DARKROOM_WORKER_POOL": pool,
                 }
