@@ -101,6 +101,16 @@ def store_errors(doing: str) -> Iterator[None]:
         raise StoreUnavailable(f"{doing}: {_what(error)}") from None
 
 
+@contextmanager
+def unless_it_is_there() -> Iterator[None]:
+    """Let a table or container that exists be; a role on it alone does not allow to create it."""
+    try:
+        yield
+    except HttpResponseError as error:
+        if error.status_code not in {403, 409}:
+            raise
+
+
 def _what(error: BaseException) -> str:
     status = error.status_code if isinstance(error, HttpResponseError) else None
     return type(error).__name__ if status is None else f"{type(error).__name__}, status {status}"

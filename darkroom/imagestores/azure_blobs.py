@@ -16,7 +16,6 @@ Cost
 """
 
 import asyncio
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,14 +33,15 @@ from azure.storage.blob import (
 )
 from azure.storage.blob.aio import BlobServiceClient
 
-from darkroom.azure_clients import store_errors
+from darkroom.azure_clients import store_errors, unless_it_is_there
 from darkroom.clock import Clock, SystemClock
-from darkroom.errors import ImageNotFound, InvalidInput, StaleAttempt
+from darkroom.errors import ImageNotFound, InvalidInput, StaleAttempt, StoreUnavailable
 from darkroom.imagestores.base import ImageStore
 
 PNG = ContentSettings(content_type="image/png", cache_control="private, max-age=3600")
 MAX_LINK_LIFETIME = timedelta(hours=1)
 KEY_LIFETIME = timedelta(hours=6)  # Azure allows 7 days; a shorter one limits what a leak is worth
+PUT_TRIES = 10
 CLOCK_SKEW = timedelta(minutes=5)  # signatures begin this much earlier, for clocks that differ
 
 
@@ -77,13 +77,14 @@ class AzureBlobsImageStore(ImageStore):
         }
         condition: dict[str, Any] = {"overwrite": False}
         with store_errors("storing a picture"):
-            while True:
+            for _ in range(PUT_TRIES):
                 try:
                     await blob.upload_blob(png, **options, **condition)
                 except (ResourceExistsError, ResourceModifiedError, ResourceNotFoundError):
                     condition = await self._outrank(blob, attempt)
                 else:
                     return
+        raise StoreUnavailable("storing a picture: it keeps being replaced by others")
 
     async def get(self, job_id: str, name: str) -> bytes:
         """Return the picture."""
@@ -163,6 +164,6 @@ class AzureBlobsImageStore(ImageStore):
         """Create the container, once per process, unless it is there."""
         if self._is_prepared:
             return
-        with store_errors("opening the container of pictures"), suppress(ResourceExistsError):
+        with store_errors("opening the container of pictures"), unless_it_is_there():
             await self._container.create_container()
         self._is_prepared = True

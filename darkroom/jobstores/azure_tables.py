@@ -31,16 +31,15 @@ import hashlib
 import re
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from azure.core import MatchConditions
-from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.data.tables import TableTransactionError, UpdateMode
 from azure.data.tables.aio import TableServiceClient
 
-from darkroom.azure_clients import store_errors
+from darkroom.azure_clients import store_errors, unless_it_is_there
 from darkroom.clock import Clock, SystemClock
 from darkroom.errors import (
     IdempotencyKeyReused,
@@ -200,12 +199,16 @@ class AzureTablesJobStore(JobStore):
                 etag = present.metadata["etag"]
         return job.model_copy(update={"version": _version(row["Unsent"], etag)})
 
-    async def unsent(self, created_before: datetime, limit: int = 100) -> Sequence[Job]:
+    async def unsent(
+        self, created_before: datetime, limit: int = 100, created_from: datetime | None = None
+    ) -> Sequence[Job]:
         """Return jobs that wait without a confirmed send, by created_at."""
+        first = _unsent_prefix(created_from) if created_from else "unsent-"
+        span = (first, _unsent_prefix(created_before))
         await self._prepare()
         with store_errors("looking for unsent jobs"):
             found = await asyncio.gather(
-                *(self._unsent_in(partition, created_before, limit) for partition in PARTITIONS)
+                *(self._unsent_in(partition, span, limit) for partition in PARTITIONS)
             )
             oldest = sorted(row_key for keys in found for row_key in keys)[:limit]
             rows = [await self._row(row_key.split("-", 2)[2]) for row_key in oldest]
@@ -277,7 +280,7 @@ class AzureTablesJobStore(JobStore):
             written = await self._table.update_entity(row, **replace[2])
             return str(written["etag"])
         step = "delete" if was_unsent else "upsert"
-        operations = [replace, (step, _unsent_row(job))]
+        operations: list[Any] = [replace, (step, _unsent_row(job))]
         results = await self._table.submit_transaction(operations, **RETRIED_TOO)
         return str(results[0]["etag"])
 
@@ -302,15 +305,14 @@ class AzureTablesJobStore(JobStore):
             if job.tenant == tenant:  # another tenant's key may be the same
                 yield job
 
-    async def _unsent_in(
-        self, partition: str, created_before: datetime, limit: int
-    ) -> Sequence[str]:
+    async def _unsent_in(self, partition: str, span: tuple[str, str], limit: int) -> Sequence[str]:
+        """Return row keys from the first of ``span`` to before its second."""
         rows = self._table.query_entities(
             "PartitionKey eq @partition and RowKey ge @start and RowKey lt @end",
             parameters={
                 "partition": partition,
-                "start": "unsent-",
-                "end": _unsent_prefix(created_before),
+                "start": span[0],
+                "end": span[1],
             },
             select=["RowKey"],
             results_per_page=limit,
@@ -328,7 +330,7 @@ class AzureTablesJobStore(JobStore):
             return
         async with self._preparing:
             if not self._is_prepared:
-                with store_errors("opening the table of jobs"), suppress(ResourceExistsError):
+                with store_errors("opening the table of jobs"), unless_it_is_there():
                     await self._table.create_table()
                 self._is_prepared = True
 

@@ -16,6 +16,7 @@ before it learnt of the withdrawal arrives before its echo.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from queue import Empty
@@ -23,6 +24,7 @@ from typing import Any, TypeVar
 
 from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusReceiver
+from azure.servicebus.exceptions import ServiceBusError
 
 T = TypeVar("T")
 
@@ -153,6 +155,8 @@ class ExactReceiver:
     async def alone(self, operation: Callable[[ServiceBusReceiver], Awaitable[T]]) -> T:
         """Run a settlement or renewal as the only reader, reconnecting first if need be."""
         async with self._reading:
+            if self._closed:
+                raise ServiceBusError("the queue was closed")
             return await operation(await self._receiver.__aenter__())
 
     async def close(self) -> None:
@@ -195,5 +199,8 @@ class ExactReceiver:
     async def _give_back(self, wire: _Wire) -> None:
         async with self._reading:
             wire.accept(False)
-            await wire.withdraw()
-            await wire.release_all()
+            try:
+                await wire.withdraw()
+                await wire.release_all()
+            except Exception as error:  # noqa: BLE001 - of whatever kind, the link is gone
+                logging.getLogger(__name__).debug("credit went with its link: %r", type(error))

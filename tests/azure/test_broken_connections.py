@@ -20,6 +20,8 @@ from darkroom.jobstores.azure_tables import AzureTablesJobStore
 from darkroom.jobstores.base import Idempotency, JobFilter
 from darkroom.queues.service_bus import ServiceBusJobQueue
 from emulators.processes import free_port
+from emulators.service_bus.broker import Client
+from emulators.service_bus.links import Refusal
 from tests.azure.emulated import (
     CLOSE_QUICKLY,
     MAX_DELIVERY_COUNT,
@@ -95,6 +97,27 @@ async def test_a_broker_that_is_away_is_said_to_be_within_the_stated_time() -> N
     assert 5 < time.monotonic() - began < 30
     assert "hush" not in repr(away.value)
     await queue.close()
+
+
+async def test_a_busy_broker_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual, refusals = Client.on_attach, 2
+
+    def on_attach(self: Client, link: Any) -> Any:
+        nonlocal refusals
+        if not link.sending and "short" in str(link.target and link.target.address) and refusals:
+            refusals -= 1
+            raise Refusal("com.microsoft:server-busy", "try again in a while")
+        return usual(self, link)
+
+    monkeypatch.setattr(Client, "on_attach", on_attach)
+    async with running_bus() as bus:
+        queue = bus.open_queue()
+        began = time.monotonic()
+        await queue.send(make_message())
+        assert time.monotonic() - began > 1  # 0.4 and 0.8 s by our policy
+        assert refusals == 0
+        assert (await queue.depth()).active == 1
+        await queue.close()
 
 
 class Meddler(AioHttpTransport):  # type: ignore[misc]  # untyped in the SDK

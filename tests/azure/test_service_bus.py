@@ -7,9 +7,24 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 from azure.servicebus.aio import ServiceBusClient
+from azure.servicebus.exceptions import (
+    MessageAlreadySettled,
+    MessageLockLostError,
+    MessageSizeExceededError,
+    ServiceBusAuthenticationError,
+    ServiceBusServerBusyError,
+)
 
-from darkroom.errors import LeaseLost, QueueUnavailable
+from darkroom.azure_clients import emulated_service_bus, queue_errors
+from darkroom.errors import (
+    DarkroomError,
+    InvalidInput,
+    LeaseLost,
+    QueueUnavailable,
+    SettingsError,
+)
 from darkroom.messages import decode
 from darkroom.queues.base import MAX_DELIVERY_COUNT_EXCEEDED, QueueDepth
 from darkroom.queues.service_bus import ServiceBusJobQueue, ServiceBusLease
@@ -289,3 +304,46 @@ async def test_a_queue_that_does_not_exist_is_unavailable(bus: Bus) -> None:
             await call
         assert "SAS_KEY_VALUE" not in str(refused.value)
     await queue.close()
+
+
+async def test_after_closing_the_errors_are_ours(bus: Bus) -> None:
+    queue = bus.open_queue()
+    await queue.send(make_message())
+    (lease,) = await queue.lease(1, 5)
+    waiting = asyncio.create_task(queue.lease(1, 30))
+    await asyncio.sleep(0.05)
+    await queue.close()
+    assert await waiting == []
+    with pytest.raises(QueueUnavailable):
+        await lease.complete()
+
+
+@pytest.mark.parametrize("connection", ["Endpoint=sb://acme.servicebus.windows.net", "x", ""])
+def test_a_connection_string_to_elsewhere_is_refused(connection: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        emulated_service_bus(f"{connection};SharedAccessKeyName=n;SharedAccessKey=hush")
+    assert "hush" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("raised", "ours"),
+    [
+        (MessageLockLostError(), LeaseLost),
+        (MessageAlreadySettled(action="complete"), LeaseLost),
+        (ServiceBusServerBusyError(message="sig=hush"), QueueUnavailable),
+        (ServiceBusAuthenticationError(message="sig=hush"), QueueUnavailable),
+        (HttpResponseError("sig=hush"), QueueUnavailable),
+        (ClientAuthenticationError("sig=hush"), QueueUnavailable),
+        (TimeoutError("sig=hush"), QueueUnavailable),
+        (MessageSizeExceededError(message="sig=hush"), InvalidInput),
+    ],
+)
+def test_vendors_errors_become_ours_without_their_words(
+    raised: Exception, ours: type[DarkroomError]
+) -> None:
+    with pytest.raises(ours) as translated, queue_errors("sending a message"):
+        raise raised
+    assert "hush" not in str(translated.value)
+    assert str(translated.value).startswith("sending a message: ")
+    assert translated.value.__cause__ is None
+    assert translated.value.__suppress_context__
