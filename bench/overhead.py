@@ -43,7 +43,7 @@ from worker.engine_thread import EngineThread
 from worker.engines.diffusers import DiffusersEngine
 from worker.engines.diffusers_pipelines import load_pipeline
 from worker.models import locate, locate_lora
-from worker.settings import WorkerSettings, forbid_hub_calls
+from worker.settings import WorkerSettings, restrain_libraries
 from worker.wiring import build_worker
 
 PROMPTS = ("a blue square on a yellow background", "a red circle", "a green star at night")
@@ -247,7 +247,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--catalog", type=Path, default=DEFAULT_CATALOG)
     given = parser.parse_args()
-    forbid_hub_calls()
+    restrain_libraries()
     configure("error", "console", "bench")
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as folder:

@@ -45,7 +45,7 @@ def open_queues(
         else:
             client, admin = service_bus(namespace, credential)
         queues[name] = ServiceBusJobQueue(
-            client, admin, name, max_delivery_count=settings.max_delivery_count, clock=clock
+            client, admin, name, max_delivery_count=settings.queue_delivery_limit, clock=clock
         )
     return queues, [] if credential is None else [credential]
 

@@ -45,6 +45,15 @@ class DarkroomSettings(BaseSettings):
         "json", description="One JSON object a line, or text."
     )
 
+    @property
+    def queue_delivery_limit(self) -> int:
+        """What queues are opened with: one delivery more than may run a job.
+
+        The spare one runs nothing: it comes only after a worker died on the last that may, and is
+        where the record is made to say Failed before the message is set aside.
+        """
+        return self.max_delivery_count + 1
+
     @model_validator(mode="after")
     def _lease_covers_renewals(self) -> Self:
         if self.lease_seconds < RENEWALS_PER_LEASE * self.renew_seconds:

@@ -105,7 +105,7 @@ def _memory_queues(asked: _Request) -> Mapping[str, JobQueue]:
     return {
         name: MemoryJobQueue(
             lease_seconds=asked.settings.lease_seconds,
-            max_delivery_count=asked.settings.max_delivery_count,
+            max_delivery_count=asked.settings.queue_delivery_limit,
             clock=asked.clock,
         )
         for name in asked.names
@@ -119,7 +119,7 @@ def _sqlite_queues(asked: _Request) -> Mapping[str, JobQueue]:
             database,
             name,
             lease_seconds=asked.settings.lease_seconds,
-            max_delivery_count=asked.settings.max_delivery_count,
+            max_delivery_count=asked.settings.queue_delivery_limit,
             clock=asked.clock,
         )
         for name in asked.names

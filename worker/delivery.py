@@ -30,8 +30,13 @@ class Delivery:
 
     @property
     def is_last(self) -> bool:
-        """Whether the queue would not deliver the message again after a counted failure."""
+        """Whether no later delivery may run the job."""
         return self.lease.delivery_count >= self.max_delivery_count
+
+    @property
+    def is_spare(self) -> bool:
+        """Whether the deliveries that may run the job are used up: a worker died on the last."""
+        return self.lease.delivery_count > self.max_delivery_count
 
     def hold(self, claim: Claim) -> None:
         """From now on, extend ``claim`` with the lease."""

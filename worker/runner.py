@@ -11,10 +11,11 @@ import time
 from dataclasses import dataclass
 
 from PIL.Image import Image
+from structlog.contextvars import bound_contextvars
 
 from darkroom.catalog import Catalog, Model, Pool
 from darkroom.clock import Clock
-from darkroom.errors import DarkroomError, UnsupportedMessage
+from darkroom.errors import DarkroomError, GenerationFailed, UnsupportedMessage
 from darkroom.generation import Generation
 from darkroom.imagestores.base import INPUT_IMAGE, INPUT_MASK, ImageStore, output_name
 from darkroom.jobs import Job, JobImage, Phase, Provenance, Usage, succeed
@@ -22,7 +23,7 @@ from darkroom.jobstores.base import JobStore
 from darkroom.log import get_logger, prompt_hash
 from darkroom.messages import decode
 from darkroom.metrics import WorkerMetrics
-from darkroom.tracing import span
+from darkroom.tracing import span, trace_id
 from worker import png
 from worker.claims import Claim, take
 from worker.delivery import Delivery
@@ -66,13 +67,21 @@ class Runner:
             message = decode(delivery.lease.body)
         except UnsupportedMessage as error:
             return await self._failures.unreadable(delivery, error)
-        with span("worker.job", message.traceparent, job_id=message.job_id, model=message.model):
+        trace = trace_id(message.traceparent)
+        with (
+            bound_contextvars(**({} if trace is None else {"trace_id": trace})),
+            span("job", message.traceparent, job_id=message.job_id, model=message.model),
+        ):
             return await self._run(delivery, message.job_id)
 
     async def _run(self, delivery: Delivery, job_id: str) -> Disposition:
         place = self._place
         try:
             delivery.stop.check()
+            if delivery.is_spare:
+                raise GenerationFailed(
+                    "the workers that ran the job died, on each of its deliveries"
+                )
             claim = await take(
                 place.jobs, job_id, place.clock, place.claim_seconds, self._failures.may_start
             )
@@ -112,7 +121,7 @@ class Runner:
 
     async def _load(self, delivery: Delivery, model: Model) -> float:
         """Have ``model`` loaded; return the seconds it took."""
-        with span("worker.load", model=model.name):
+        with span("load", model=model.name):
             folder = await asyncio.to_thread(locate, model, self._place.catalog)
             seconds = await self._place.engine.load(model, folder, delivery.stop)
         if seconds:
@@ -122,7 +131,7 @@ class Runner:
     async def _generate(self, delivery: Delivery, claim: Claim, task: GenerationTask) -> Generated:
         place, stop = self._place, delivery.stop
         stop.check()
-        with span("worker.generate", steps=task.generation.num_inference_steps):
+        with span("generate", steps=task.generation.num_inference_steps):
             async with watched(claim, stop, place.clock, place.pace) as watch:
                 try:
                     return await place.engine.generate([task], watch.on_step)
@@ -144,7 +153,7 @@ class Runner:
         await delivery.insist(lambda: claim.report(Phase.STORING, asked.num_inference_steps))
         refuse_if_over(claim, delivery.stop, place.clock.now())
         delivery.stop.check()
-        with span("worker.store", images=len(files)):
+        with span("store", images=len(files)):
             for index, file in enumerate(files):
                 name = output_name(index)
                 await delivery.insist(

@@ -97,10 +97,12 @@ class WorkerSettings(BaseSettings):
         return self.grace_seconds
 
 
-def forbid_hub_calls() -> None:
-    """Keep the Hugging Face libraries off the network; call before they are imported.
+def restrain_libraries() -> None:
+    """Keep the Hugging Face libraries off the network and quiet; call before they are imported.
 
-    Weights are pinned and local: a worker that could fetch others would run unreviewed files.
+    Weights are pinned and local: a worker that could fetch others would run unreviewed files. Their
+    warnings quote prompts.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["DIFFUSERS_VERBOSITY"] = os.environ["TRANSFORMERS_VERBOSITY"] = "error"

@@ -23,7 +23,7 @@ from worker.failures import Failures
 from worker.loop import LoopPace, Worker
 from worker.models import locate_lora
 from worker.runner import Runner, Workplace
-from worker.settings import WorkerSettings, forbid_hub_calls
+from worker.settings import WorkerSettings, restrain_libraries
 from worker.watch import WatchPace
 
 log = get_logger()
@@ -50,7 +50,7 @@ def open_engine(settings: WorkerSettings, catalog: Catalog) -> Engine:
         from worker.engines.fake import FakeEngine
 
         return FakeEngine(step_seconds=settings.fake_step_seconds)
-    forbid_hub_calls()
+    restrain_libraries()
     try:
         from worker.engines.diffusers import DiffusersEngine
     except ImportError as error:

@@ -17,13 +17,14 @@ from darkroom.sqlite import Database
 from tests.worker.site import MAX_DELIVERIES, POOL, Site, write_catalog
 
 LEASE_SECONDS = 3.0
+QUEUE_LIMIT = MAX_DELIVERIES + 1  # as settings.queue_delivery_limit has it
 
 
 @pytest.fixture
 def memory_site(tmp_path: Path) -> Site:
     """A site inside this process."""
     return Site(
-        queue=MemoryJobQueue(lease_seconds=LEASE_SECONDS, max_delivery_count=MAX_DELIVERIES),
+        queue=MemoryJobQueue(lease_seconds=LEASE_SECONDS, max_delivery_count=QUEUE_LIMIT),
         jobs=MemoryJobStore(),
         images=MemoryImageStore(),
         catalog=load_catalog(write_catalog(tmp_path)),
@@ -37,7 +38,7 @@ async def sqlite_site(tmp_path: Path) -> AsyncIterator[Site]:
         Database(tmp_path / "queue.db", sqlite_queues.SCHEMA, QueueUnavailable),
         POOL,
         lease_seconds=LEASE_SECONDS,
-        max_delivery_count=MAX_DELIVERIES,
+        max_delivery_count=QUEUE_LIMIT,
     )
     jobs = sqlite_jobs.SqliteJobStore(
         Database(tmp_path / "jobs.db", sqlite_jobs.SCHEMA, StoreUnavailable)

@@ -35,7 +35,7 @@ async def site(machine: Machine) -> AsyncIterator[Site]:
         Database(machine.folder / "queue.db", sqlite_queues.SCHEMA, QueueUnavailable),
         POOL,
         lease_seconds=2,
-        max_delivery_count=MAX_DELIVERIES,
+        max_delivery_count=MAX_DELIVERIES + 1,
     )
     jobs = sqlite_jobs.SqliteJobStore(
         Database(machine.folder / "jobs.db", sqlite_jobs.SCHEMA, StoreUnavailable)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import pytest
 
@@ -15,7 +16,7 @@ from darkroom.errors import (
     StoreUnavailable,
 )
 from darkroom.imagestores.memory import MemoryImageStore
-from darkroom.jobs import Job, JobState
+from darkroom.jobs import Job, JobState, claim
 from darkroom.jobstores.memory import MemoryJobStore
 from tests.worker.site import MAX_DELIVERIES, Site, eventually
 from worker.backoff import Backoff
@@ -114,6 +115,25 @@ async def test_a_failed_load_is_not_taken_for_a_loaded_model(site: Site) -> None
     async with site.worker(FakeEngine(fail_load=fail_once)):
         job = await site.ended(job_id)
     assert (job.status, len(tries)) == (JobState.SUCCEEDED, 2)
+
+
+async def test_a_job_whose_workers_died_on_every_delivery_fails_and_is_not_run_again(
+    site: Site,
+) -> None:
+    job_id = await site.submit()
+    long_ago = site.clock.now() - timedelta(hours=1)
+    for _ in range(MAX_DELIVERIES):  # a claim, then silence, each time
+        (lease,) = await site.queue.lease(1, 0)
+        await site.write(job_id, lambda job: claim(job, long_ago, claim_seconds=1))
+        await lease.abandon()
+    async with site.worker():
+        job = await site.ended(job_id)
+        await site.settled()
+    assert job.error is not None
+    assert (job.status, job.error.code) == (JobState.FAILED, "GenerationFailed")
+    assert job.attempts == MAX_DELIVERIES
+    (dead,) = await site.queue.dead_letters()
+    assert (dead.message_id, dead.reason) == (job_id, "GenerationFailed")
 
 
 @dataclass(frozen=True)

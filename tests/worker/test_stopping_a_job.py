@@ -53,7 +53,7 @@ async def test_the_next_job_runs_after_a_canceled_one(site: Site) -> None:
 
 async def test_cancel_against_completion_leaves_one_terminal_state_each(site: Site) -> None:
     engine = CountingEngine(step_seconds=0.001)
-    ids = [await site.submit(num_inference_steps=5, seed=number) for number in range(60)]
+    ids = [await site.submit(num_inference_steps=5, seed=number) for number in range(100)]
     async with site.worker(engine):
         for job_id in ids:
             await _running_or_over(site, job_id)
