@@ -5,6 +5,7 @@ once. A message is set aside only after its record says Failed with the same cod
 cannot be written, the message is given back uncounted.
 """
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -90,7 +91,7 @@ class Failures:
     async def claimed(self, delivery: Delivery, claim: Claim, error: Exception) -> Disposition:
         """Decide on a claimed job that ``error`` stopped; end or release its record."""
         meaning = _meaning(delivery, error)
-        log.info("job_stopped", code=_code(meaning), **claim.job.log_context())
+        log.info("job_stopped", code=_code(meaning), **_origin(error), **claim.job.log_context())
         try:
             return await self._claimed(delivery, claim, meaning)
         except (StaleAttempt, IllegalTransition):
@@ -218,6 +219,17 @@ def _then(error: Exception) -> Disposition:
 
 def _code(error: Exception) -> str:
     return error.code if isinstance(error, DarkroomError) else type(error).__name__
+
+
+def _origin(error: Exception) -> dict[str, str]:
+    """For logs: where an error that is none of ours came from. Not its text: see `_meaning`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, DarkroomError | JobCanceled) or not frames:
+        return {}
+    return {
+        "error": type(error).__name__,
+        "raised_at": f"{frames[-1].filename}:{frames[-1].lineno}",
+    }
 
 
 def _meaning(delivery: Delivery, error: Exception) -> Exception:

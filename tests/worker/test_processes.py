@@ -16,6 +16,7 @@ from darkroom.imagestores.base import output_name
 from darkroom.imagestores.filesystem import FilesystemImageStore
 from darkroom.jobs import Job, JobState
 from darkroom.jobstores import sqlite as sqlite_jobs
+from darkroom.messages import message_for
 from darkroom.queues import sqlite as sqlite_queues
 from darkroom.sqlite import Database
 from tests.worker.processes import Machine
@@ -179,6 +180,15 @@ async def test_no_line_of_the_log_holds_the_prompt(machine: Machine, site: Site)
         await worker.exit_code()
     assert any(line["event"] == "job_claimed" for line in worker.events)
     assert "private" not in str(worker.events)
+
+
+async def test_log_lines_carry_the_trace_of_the_submit(machine: Machine, site: Site) -> None:
+    job = await site.create()
+    traced = job.model_copy(update={"traceparent": f"00-{'a1' * 16}-{'b2' * 8}-01"})
+    await site.queue.send(message_for(traced))
+    async with machine.worker() as worker:
+        line = await worker.logged("job_succeeded")
+    assert (line["job_id"], line["trace_id"]) == (job.id, "a1" * 16)
 
 
 async def test_a_worker_that_cannot_start_says_which_setting_is_wrong(machine: Machine) -> None:
