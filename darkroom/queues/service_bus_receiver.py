@@ -31,7 +31,7 @@ T = TypeVar("T")
 IDLE_READ_SECONDS = 0.2  # the SDK's own socket timeout: how often an idle wait looks around
 SHARED_READ_SECONDS = 0.02  # while leases are held, so that settling never waits longer for a read
 LEAST_WAIT_SECONDS = 0.1  # some tens of round trips within a region
-ECHO_SECONDS = 0.5  # what a broker that does not echo costs; what it sends later still, the SDK releases
+ECHO_SECONDS = 0.5  # what a broker without an echo costs; what comes later, the SDK releases
 
 _FLOW_HANDLE, _FLOW_CREDIT = 4, 6  # positions in AMQP's flow performative
 

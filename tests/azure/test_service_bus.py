@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -28,6 +29,8 @@ from darkroom.errors import (
 from darkroom.messages import decode
 from darkroom.queues.base import MAX_DELIVERY_COUNT_EXCEEDED, QueueDepth
 from darkroom.queues.service_bus import ServiceBusJobQueue, ServiceBusLease
+from darkroom.queues.service_bus_receiver import ECHO_SECONDS
+from emulators.service_bus.links import Link
 from tests.azure.emulated import LEASE_SECONDS, MAX_DELIVERY_COUNT, Bus, running_bus
 from tests.samples import make_message
 
@@ -119,6 +122,22 @@ async def test_a_message_that_meets_a_cancelled_call_is_given_back_uncounted(
             leases = await free.lease(1, 5)
         assert [lease.delivery_count for lease in leases] == [1]
         await leases[0].complete()
+
+
+async def test_a_broker_that_does_not_echo_is_waited_for_only_briefly(
+    pair: tuple[ServiceBusJobQueue, ServiceBusJobQueue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AMQP asks for the echo, but nobody here has seen Azure's."""
+    queue, other = pair
+    usual = Link.on_flow
+    monkeypatch.setattr(Link, "on_flow", lambda link, flow: usual(link, replace(flow, echo=False)))
+    monkeypatch.setattr(Link, "drained", lambda link: None)
+    await other.send(make_message())
+    began = time.monotonic()
+    (lease,) = await queue.lease(4, 10)
+    assert time.monotonic() - began < ECHO_SECONDS + AT_ONCE_SECONDS
+    await lease.complete()
+    assert await seconds_until_leased(other, queue) < AT_ONCE_SECONDS
 
 
 async def test_settling_does_not_wait_for_a_waiting_lease_call(
