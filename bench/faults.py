@@ -73,8 +73,12 @@ class FaultyJobStore(JobStore):
     async def compare_and_set(self, job: Job, expected_version: str) -> Job:
         return await self._faults.around(lambda: self._inner.compare_and_set(job, expected_version))
 
-    async def unsent(self, created_before: datetime, limit: int = 100) -> Sequence[Job]:
-        return await self._faults.around(lambda: self._inner.unsent(created_before, limit))
+    async def unsent(
+        self, created_before: datetime, limit: int = 100, created_from: datetime | None = None
+    ) -> Sequence[Job]:
+        return await self._faults.around(
+            lambda: self._inner.unsent(created_before, limit, created_from)
+        )
 
     async def close(self) -> None:
         await self._inner.close()

@@ -107,8 +107,13 @@ class JobStore(ABC):
         """
 
     @abstractmethod
-    async def unsent(self, created_before: datetime, limit: int = 100) -> Sequence[Job]:
-        """Return up to ``limit`` jobs that wait without a confirmed send, oldest first."""
+    async def unsent(
+        self, created_before: datetime, limit: int = 100, created_from: datetime | None = None
+    ) -> Sequence[Job]:
+        """Return up to ``limit`` jobs that wait without a confirmed send, oldest first.
+
+        With ``created_from``, only those created then or later.
+        """
 
     async def close(self) -> None:
         """Release connections."""

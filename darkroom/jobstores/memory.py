@@ -73,7 +73,9 @@ class MemoryJobStore(JobStore):
                 raise VersionConflict(f"job {job.id} was changed since it was read")
             return self._write(job, int(present.version) + 1)
 
-    async def unsent(self, created_before: datetime, limit: int = 100) -> Sequence[Job]:
+    async def unsent(
+        self, created_before: datetime, limit: int = 100, created_from: datetime | None = None
+    ) -> Sequence[Job]:
         """Return up to ``limit`` jobs that wait without a confirmed send, oldest first."""
         with self._lock:
             waiting = [
@@ -82,6 +84,7 @@ class MemoryJobStore(JobStore):
                 if job.status is JobState.NOT_STARTED
                 and job.sent_at is None
                 and job.created_at < created_before
+                and (created_from is None or job.created_at >= created_from)
             ]
         return sorted(waiting, key=lambda job: job.created_at)[:limit]
 

@@ -82,7 +82,7 @@ ORDER BY id DESC LIMIT :scanned
 """
 _UNSENT = """
 SELECT document, version FROM jobs
-WHERE status = 'NotStarted' AND sent_at IS NULL AND created_at < ?
+WHERE status = 'NotStarted' AND sent_at IS NULL AND created_at >= ? AND created_at < ?
 ORDER BY created_at LIMIT ?
 """
 
@@ -151,12 +151,14 @@ class SqliteJobStore(JobStore):
         version = await self._database.write(update)
         return job.model_copy(update={"version": str(version)})
 
-    async def unsent(self, created_before: datetime, limit: int = 100) -> Sequence[Job]:
+    async def unsent(
+        self, created_before: datetime, limit: int = 100, created_from: datetime | None = None
+    ) -> Sequence[Job]:
         """Return up to ``limit`` jobs that wait without a confirmed send, oldest first."""
+        first = created_from.timestamp() if created_from else 0.0
+        asked = (first, created_before.timestamp(), limit)
         rows = await self._database.read(
-            lambda connection: connection.execute(
-                _UNSENT, (created_before.timestamp(), limit)
-            ).fetchall()
+            lambda connection: connection.execute(_UNSENT, asked).fetchall()
         )
         return [_job(*row) for row in rows]
 

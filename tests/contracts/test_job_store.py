@@ -282,6 +282,9 @@ async def test_the_sweeper_finds_what_was_never_sent(stores: JobStores) -> None:
     before = stores.now() - timedelta(seconds=60)
     assert [job.id for job in await stores.other.unsent(before)] == [oldest.id, older.id]
     assert [job.id for job in await stores.other.unsent(before, limit=1)] == [oldest.id]
+    assert [job.id for job in await stores.other.unsent(before, 1, older.created_at)] == [older.id]
+    after = older.created_at + timedelta(microseconds=1)
+    assert list(await stores.other.unsent(before, 1, after)) == []
     (found, _) = await stores.store.unsent(before)
     await stores.store.compare_and_set(mark_sent(found, stores.now()), found.version)
     assert [job.id for job in await stores.store.unsent(before)] == [older.id]
