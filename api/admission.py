@@ -14,11 +14,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from api.errors import JobErased, JobNotFinished, JobSucceeded
 from api.pictures import StoredPicture, decode, fit
 from api.resolving import Sides, choose_model, resolve
 from darkroom.catalog import Catalog
 from darkroom.clock import Clock
-from darkroom.errors import InvalidInput, QueueUnavailable, StoreUnavailable, VersionConflict
+from darkroom.errors import (
+    ImageNotFound,
+    InvalidInput,
+    QueueUnavailable,
+    StoreUnavailable,
+    VersionConflict,
+)
 from darkroom.generation import Generation, GenerationRequest
 from darkroom.imagestores.base import INPUT_IMAGE, INPUT_MASK, ImageStore
 from darkroom.jobs import Job, JobState, mark_sent, new_job_id
@@ -75,20 +82,55 @@ class Admission:
         that cannot be reached is no error: the job is recorded and the sweeper sends it.
         """
         resolved = await _prepare(request, self._catalog)
-        job = self._new_job(tenant, request, resolved.generation, traceparent)
-        for name, picture in resolved.pictures.items():
-            await self._images.put(job.id, name, picture.png)
-        key = idempotency_key
-        created = await self._jobs.create(
-            job, Idempotency(key, fingerprint(request)) if key else None
+        job = self._new_job(tenant, resolved.generation, request.deadline_seconds).model_copy(
+            update={"tags": request.tags, "traceparent": traceparent}
         )
-        if not created.is_new and resolved.pictures:
+        pictures = {name: picture.png for name, picture in resolved.pictures.items()}
+        key = idempotency_key
+        return await self._admit(
+            job, pictures, Idempotency(key, fingerprint(request)) if key else None
+        )
+
+    async def resubmit(self, old: Job, *, traceparent: str | None = None) -> Job:
+        """Admit a new job with the parameters and the seed of a failed or canceled one.
+
+        Asking again within `IDEMPOTENCY_LIFETIME` returns the same new job. Its deadline is as long
+        as the old one's was. Raises `JobNotFinished`, `JobSucceeded`, `JobErased` (docs/decisions/
+        0004), and what `submit` raises for a model or pool that the catalog has no more.
+        """
+        check_resubmittable(old)
+        seconds = (old.deadline_at - old.created_at).total_seconds() if old.deadline_at else None
+        job = self._new_job(old.tenant, old.generation, seconds).model_copy(
+            update={"tags": old.tags, "traceparent": traceparent, "resubmitted_from": old.id}
+        )
+        pictures = await self._input_pictures(old)
+        return await self._admit(job, pictures, _resubmission(old))
+
+    async def _admit(
+        self, job: Job, pictures: Mapping[str, bytes], idempotency: Idempotency | None
+    ) -> Job:
+        """Store the pictures, record the job, send it; or return what the key made before."""
+        for name, png in pictures.items():
+            await self._images.put(job.id, name, png)
+        created = await self._jobs.create(job, idempotency)
+        if not created.is_new and pictures:
             await self._images.delete(job.id)
         if created.is_new:
             self._note(created.job)
         if created.job.sent_at is None and created.job.status is JobState.NOT_STARTED:
             return await self.send(created.job)
         return created.job
+
+    async def _input_pictures(self, job: Job) -> dict[str, bytes]:
+        asked = {INPUT_IMAGE: job.generation.image, INPUT_MASK: job.generation.mask_image}
+        try:
+            return {
+                name: await self._images.get(job.id, name)
+                for name, summary in asked.items()
+                if summary is not None
+            }
+        except ImageNotFound:  # an erase takes the pictures first, then the record
+            raise JobErased("the job's input pictures are gone", target="job_id") from None
 
     async def send(self, job: Job) -> Job:
         """Enqueue a recorded job and note that; return the record as it is then known.
@@ -112,25 +154,17 @@ class Admission:
             self._log.warning("mark_sent_failed", code=error.code, **job.log_context())
             return job
 
-    def _new_job(
-        self,
-        tenant: str,
-        request: GenerationRequest,
-        generation: Generation,
-        traceparent: str | None,
-    ) -> Job:
+    def _new_job(self, tenant: str, generation: Generation, deadline_seconds: float | None) -> Job:
         now = self._clock.now()
         gpu_seconds = self._catalog.model(generation.model).gpu_seconds(generation)
         pool = self._catalog.route(generation.model, gpu_seconds)
-        deadline = request.deadline_seconds
+        deadline = deadline_seconds
         return Job(
             id=new_job_id(self._region, tenant),
             tenant=tenant,
             pool=pool.name,
             generation=generation,
-            tags=request.tags,
             estimated_gpu_seconds=gpu_seconds,
-            traceparent=traceparent,
             created_at=now,
             updated_at=now,
             deadline_at=None if deadline is None else now + timedelta(seconds=deadline),
@@ -147,6 +181,22 @@ class Admission:
             parameters=job.generation.without_content(),
             **job.log_context(),
         )
+
+
+def check_resubmittable(job: Job) -> None:
+    """Raise `JobNotFinished`, `JobSucceeded` or `JobErased` for a job that cannot run again."""
+    if not job.status.is_terminal:
+        raise JobNotFinished(f"the job is {job.status}: only an ended one can be resubmitted")
+    if job.status is JobState.SUCCEEDED:
+        raise JobSucceeded("the job has its pictures; submit a new one for others")
+    if job.erased_at is not None:
+        raise JobErased("what the job asked for was erased")
+
+
+def _resubmission(job: Job) -> Idempotency:
+    """The old id is the key. No caller can send one that begins with a control character."""
+    digest = hashlib.sha256(job.id.encode()).hexdigest()
+    return Idempotency(f"\x1fresubmit {job.id}", digest)
 
 
 def fingerprint(request: GenerationRequest) -> str:

@@ -10,7 +10,7 @@ from fastapi.telemetry import TelemetryConfig
 from api import problems
 from api.documentation import document
 from api.middleware import RequestContext
-from api.routes import images, jobs, models, operations, pages
+from api.routes import dead_letters, ended, images, jobs, models, operations, pages, usage
 from api.state import ApiState
 from darkroom import __version__
 
@@ -44,7 +44,7 @@ def create_app(state: ApiState) -> FastAPI:
     )
     app.state.api = state
     problems.install(app)
-    for module in (jobs, images, models, operations, pages):
+    for module in (jobs, ended, images, models, usage, dead_letters, operations, pages):
         app.include_router(module.router)
     pages.mount(app)
     app.add_middleware(RequestContext, metrics=state.metrics)

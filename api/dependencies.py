@@ -9,7 +9,13 @@ from fastapi import Depends, Path, Request
 from pydantic import ValidationError
 
 from api.auth import LOCAL, Caller
-from api.errors import InvalidJson, InvalidParameters, RequestTooLarge, UnsupportedMediaType
+from api.errors import (
+    Forbidden,
+    InvalidJson,
+    InvalidParameters,
+    RequestTooLarge,
+    UnsupportedMediaType,
+)
 from api.problems import details_of
 from api.state import ApiState
 from darkroom.errors import JobNotFound
@@ -18,6 +24,7 @@ from darkroom.jobs import Job
 
 _JOB_ID = re.compile(r"^[a-z][a-z0-9]{1,11}-[0-9a-f]{32,64}$")
 _FIELDS = {name: field.description or "" for name, field in GenerationRequest.model_fields.items()}
+OPERATOR_ROLE = "Jobs.Operate"
 IN_THREAD_BYTES = 256 * 1024  # a longer body is parsed off the event loop
 
 
@@ -33,8 +40,16 @@ def caller_of() -> Caller:
     return LOCAL
 
 
+def operator_of(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
+    """Return who calls. Raises `Forbidden` for a caller that is no operator."""
+    if OPERATOR_ROLE not in caller.roles:
+        raise Forbidden(OPERATOR_ROLE)
+    return caller
+
+
 State = Annotated[ApiState, Depends(state_of)]
 Calling = Annotated[Caller, Depends(caller_of)]
+Operator = Depends(operator_of)  # of a router: its routes have no use for who it is
 JobId = Annotated[str, Path(description="The job's id, as the submit gave it.")]
 
 

@@ -55,9 +55,30 @@ class MethodNotAllowed(InvalidInput):
 
 
 class JobNotFinished(Conflict):
-    """The job has no pictures yet."""
+    """The job has not ended yet."""
 
     code = "JobNotFinished"
+
+
+class JobSucceeded(Conflict):
+    """The job has its pictures: there is nothing to try again."""
+
+    code = "JobSucceeded"
+
+
+class JobErased(Conflict):
+    """What the job asked for was erased, so it cannot be run again."""
+
+    code = "JobErased"
+
+
+class Forbidden(DarkroomError):
+    """The caller lacks ``role``, which the route asks for."""
+
+    code = "Forbidden"
+
+    def __init__(self, role: str) -> None:
+        super().__init__(f"this needs the role {role}", target=role)
 
 
 STATUS_BY_CODE: Final[dict[str, int]] = {
@@ -66,6 +87,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "UnknownModel": 400,
     "NoPoolForJob": 400,
     "UnsafeContent": 400,
+    "Forbidden": 403,
     "NotFound": 404,
     "JobNotFound": 404,
     "ImageNotFound": 404,
@@ -75,6 +97,8 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "VersionConflict": 409,
     "IllegalTransition": 409,
     "JobNotFinished": 409,
+    "JobSucceeded": 409,
+    "JobErased": 409,
     "IdempotencyKeyInFlight": 409,
     "RequestTooLarge": 413,
     "UnsupportedMediaType": 415,

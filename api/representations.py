@@ -46,10 +46,12 @@ class JobBody(_Body):
     provenance: Provenance | None = Field(description="What made the pictures.")
     attempts: int = Field(ge=0, description="How often a worker has begun it.")
     tags: dict[str, str]
+    resubmitted_from: str | None = Field(description="The failed job that this one repeats.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     deadline_at: datetime | None
+    erased_at: datetime | None = Field(description="When prompt and pictures were erased.")
 
 
 class JobPage(_Body):
@@ -117,10 +119,12 @@ def job_body(job: Job, base_url: str) -> JobBody:
         provenance=job.provenance,
         attempts=job.attempts,
         tags=job.tags,
+        resubmitted_from=job.resubmitted_from,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
         deadline_at=job.deadline_at,
+        erased_at=job.erased_at,
     )
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from api.admission import Admission
+from api.dead_letters import DeadLetters
+from api.exhausted import Exhausted
 from api.settings import ApiSettings
 from api.sweeper import Sweeper
 from api.watching import Watcher
@@ -31,6 +33,7 @@ class ApiState:
     admission: Admission
     watcher: Watcher
     sweeper: Sweeper
+    dead_letters: DeadLetters
     close: Callable[[], Awaitable[None]]
 
 
@@ -62,6 +65,7 @@ def make_state(
     )
     sweeper = Sweeper(
         admission=admission,
+        exhausted=Exhausted(queues, jobs, clock),
         jobs=jobs,
         clock=clock,
         metrics=metrics,
@@ -79,5 +83,6 @@ def make_state(
         admission=admission,
         watcher=Watcher(jobs, settings.watch_seconds),
         sweeper=sweeper,
+        dead_letters=DeadLetters(queues, jobs, admission, clock),
         close=close,
     )

@@ -1,19 +1,28 @@
 """Sends again what was recorded but never confirmed by a queue (invariant 4).
 
-Several API replicas may sweep at once: a second message of one job is harmless.
+Several API replicas may sweep at once: a second message of one job is harmless. A pool whose queue
+does not answer is left until the next sweep, and its waiting jobs stand in nobody's way: a sweep
+reads at most `MAX_PAGES` pages, and the next one goes on where it stopped.
+
+A job whose deadline passes before its message is sent fails here. One whose message waits in a
+queue fails when a worker is given it: finding it earlier would need an index of deadlines, which
+every job would pay for.
 """
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from api.admission import Admission
+from api.exhausted import Exhausted
 from darkroom.clock import Clock
-from darkroom.jobs import Job
+from darkroom.errors import DeadlineExceeded, VersionConflict
+from darkroom.jobs import Job, JobError, fail
 from darkroom.jobstores.base import JobStore
 from darkroom.log import get_logger
 from darkroom.metrics import ApiMetrics
 
 PAGE = 100
+MAX_PAGES = 10
 
 
 class Sweeper:
@@ -23,6 +32,7 @@ class Sweeper:
         self,
         *,
         admission: Admission,
+        exhausted: Exhausted,
         jobs: JobStore,
         clock: Clock,
         metrics: ApiMetrics,
@@ -30,11 +40,13 @@ class Sweeper:
         unsent_seconds: float,
     ) -> None:
         self._admission = admission
+        self._exhausted = exhausted
         self._jobs = jobs
         self._clock = clock
         self._metrics = metrics
         self._sweep_seconds = sweep_seconds
         self._unsent = timedelta(seconds=unsent_seconds)
+        self._next: datetime | None = None  # where the last sweep stopped, if it did
         self._log = get_logger()
 
     async def sweep(self) -> int:
@@ -42,13 +54,37 @@ class Sweeper:
 
         Raises `StoreUnavailable` when the jobs cannot be read.
         """
-        total = 0
-        while True:
-            jobs = await self._jobs.unsent(self._clock.now() - self._unsent, PAGE)
-            sent = [job for job in jobs if await self._send(job)]
-            total += len(sent)
-            if len(jobs) < PAGE or not sent:
-                return total
+        total, away = 0, set[str]()
+        for _ in range(MAX_PAGES):
+            before = self._clock.now() - self._unsent
+            jobs = await self._jobs.unsent(before, PAGE, self._next)
+            stuck = False
+            for job in jobs:
+                if self._is_late(job):
+                    await self._fail_late(job)
+                elif job.pool not in away and await self._send(job):
+                    total += 1
+                else:
+                    away.add(job.pool)
+                    stuck = True
+            if len(jobs) < PAGE:
+                self._next = None
+                break
+            if stuck:
+                self._next = _behind(jobs[-1].created_at, self._next)
+        return total
+
+    def _is_late(self, job: Job) -> bool:
+        return job.deadline_at is not None and job.deadline_at <= self._clock.now()
+
+    async def _fail_late(self, job: Job) -> None:
+        text = "the job's deadline passed before it was started"
+        error = JobError(code=DeadlineExceeded.code, message=text)
+        try:
+            await self._jobs.compare_and_set(fail(job, self._clock.now(), error), job.version)
+        except VersionConflict:  # somebody else has it in hand
+            return
+        self._log.info("job_ended", status="Failed", code=error.code, **job.log_context())
 
     async def _send(self, job: Job) -> bool:
         after = await self._admission.send(job)
@@ -63,6 +99,12 @@ class Sweeper:
         while True:
             try:
                 await self.sweep()
+                await self._exhausted.end()
             except Exception as error:  # noqa: BLE001 - nothing may end the sweeping: jobs would stay lost
                 self._log.warning("sweep_failed", kind=type(error).__name__)
             await asyncio.sleep(self._sweep_seconds)
+
+
+def _behind(last: datetime, start: datetime | None) -> datetime:
+    """Return where the next page starts; a page of one single moment is left behind."""
+    return last if last != start else last + timedelta(microseconds=1)

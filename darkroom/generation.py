@@ -158,3 +158,18 @@ class Generation(BaseModel):
         """Return the parameters that may be logged or traced: no prompt text, no digests."""
         hidden = {"prompt", "negative_prompt", "image", "mask_image"}
         return self.model_dump(mode="json", exclude=hidden)
+
+    def without_text(self) -> "Generation":
+        """Return the same parameters with empty prompts, and input pictures without digests."""
+        return self.model_copy(
+            update={
+                "prompt": "",
+                "negative_prompt": "",
+                "image": _without_digest(self.image),
+                "mask_image": _without_digest(self.mask_image),
+            }
+        )
+
+
+def _without_digest(picture: InputImage | None) -> InputImage | None:
+    return None if picture is None else picture.model_copy(update={"sha256": ""})

@@ -122,7 +122,7 @@ class Job(BaseModel):
     ``version`` belongs to the store (an ETag); it changes with every write and is empty before the
     first. ``sent_at`` is set once the queue has confirmed the message; the sweeper re-sends jobs
     without it. ``claim_expires_at`` is when the present attempt, if it is not heard of again, may
-    be taken over.
+    be taken over. ``erased_at`` is when prompt and pictures were taken out of an ended job.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
@@ -153,6 +153,7 @@ class Job(BaseModel):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     deadline_at: datetime | None = None
+    erased_at: datetime | None = None
     version: str = Field(default="", exclude=True)
 
     def log_context(self) -> dict[str, Any]:
@@ -304,3 +305,23 @@ def request_cancel(job: Job, now: datetime) -> Job:
     if job.status is JobState.NOT_STARTED:
         return cancel(job, now)
     return job.model_copy(update={"cancel_requested": True, "updated_at": now})
+
+
+def erase(job: Job, now: datetime) -> Job:
+    """Take out what was asked for and what came of it; a job that was erased stays as it is.
+
+    Prompts, the digests of input pictures and the list of images go; the accounting stays (state,
+    usage, sizes, steps, seed, tags, times). This is no transition: the job must have ended, and its
+    state stays what it is. Raises `IllegalTransition` for a job that has not ended.
+    """
+    if not job.status.is_terminal:
+        raise IllegalTransition(f"a job that is {job.status} cannot be erased: cancel it first")
+    if job.erased_at is not None:
+        return job
+    changes = {
+        "generation": job.generation.without_text(),
+        "images": (),
+        "erased_at": now,
+        "updated_at": now,
+    }
+    return job.model_copy(update=changes)

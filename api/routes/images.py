@@ -46,6 +46,8 @@ async def get_image(
     job = await own_job(job_id, caller, state)
     if not job.status.is_terminal:
         raise JobNotFinished(f"the job is {job.status}: it has no pictures yet", target="job_id")
+    if job.erased_at is not None:
+        raise ImageNotFound("the job's pictures were erased", target="job_id")
     image = next((one for one in job.images if one.index == index), None)
     if image is None:
         raise ImageNotFound(f"the job has {len(job.images)} pictures", target="index")

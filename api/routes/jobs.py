@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import AwareDatetime
 
+from api.answers import job_answer, job_headers, job_location, json_answer
 from api.dependencies import Calling, JobId, State, base_url, own_job, read_generation
 from api.documentation import JOB_HEADERS, NOT_MODIFIED, SUBMIT_BODY, refusals
 from api.errors import status_of
-from api.headers import MAX_WAIT_SECONDS, etag, idempotency_key, matches, preference
-from api.representations import JobBody, JobPage, job_body, retry_after_seconds
+from api.headers import MAX_WAIT_SECONDS, idempotency_key, matches, preference
+from api.representations import JobBody, JobPage, job_body
 from api.state import ApiState
 from darkroom.errors import DarkroomError, InvalidInput, VersionConflict
 from darkroom.generation import MAX_TAG_CHARACTERS
@@ -63,8 +64,8 @@ async def submit(
         )
     job = await state.watcher.wait(job, _is_over, wanted.wait_seconds)
     done = wanted.wait_seconds > 0 and job.status.is_terminal
-    answered = _answer(request, state, job, status=200 if done else 202)
-    answered.headers["operation-location"] = _location(request, state, job)
+    answered = job_answer(request, state, job, status=200 if done else 202)
+    answered.headers["operation-location"] = job_location(request, state, job)
     if wanted.applied:
         answered.headers["preference-applied"] = wanted.applied
     return answered
@@ -104,8 +105,8 @@ async def get(
 
     job = await state.watcher.wait(job, is_news, wait)
     if matches(if_none_match, job.version):
-        return Response(status_code=304, headers=_headers(job))
-    return _answer(request, state, job)
+        return Response(status_code=304, headers=job_headers(job))
+    return job_answer(request, state, job)
 
 
 @router.get(
@@ -143,7 +144,7 @@ async def list_jobs(
         link = f"{base}/v1/jobs?{asked.query}"
     listed = JobPage(value=[job_body(job, base) for job in page.jobs], next_link=link)
     left_out = {"next_link"} if link is None else None
-    return _json(listed.model_dump_json(exclude=left_out))
+    return json_answer(listed.model_dump_json(exclude=left_out))
 
 
 @router.post(
@@ -165,7 +166,7 @@ async def cancel(request: Request, job_id: JobId, caller: Calling, state: State)
             continue
         state.watcher.changed(job)
         break
-    return _answer(request, state, job)
+    return job_answer(request, state, job)
 
 
 @contextmanager
@@ -189,23 +190,3 @@ def _tag(text: str | None) -> tuple[str, str] | None:
     if not (name and colon and value):
         raise InvalidInput("tag must be name:value", target="tag")
     return name, value
-
-
-def _location(request: Request, state: ApiState, job: Job) -> str:
-    return f"{base_url(request, state)}/v1/jobs/{job.id}"
-
-
-def _headers(job: Job) -> dict[str, str]:
-    headers = {"etag": etag(job.version), "cache-control": "private, no-cache"}
-    if not job.status.is_terminal:
-        headers["retry-after"] = str(retry_after_seconds(job))
-    return headers
-
-
-def _answer(request: Request, state: ApiState, job: Job, status: int = 200) -> Response:
-    body = job_body(job, base_url(request, state))
-    return _json(body.model_dump_json(), status, _headers(job))
-
-
-def _json(text: str, status: int = 200, headers: Any = None) -> Response:
-    return Response(text, status, headers, media_type="application/json")
