@@ -44,8 +44,14 @@ def export(work: Path, checkpoint: Path, folder: Path) -> str:
     for name in _TOKENIZER_FILES:  # transformers 5 writes tokenizer.json alone, 4 reads these
         shutil.copy(work / "tokenizer" / name, folder / "tokenizer" / name)
     _edit(folder / "scheduler" / "scheduler_config.json", _FOR_OTHER_SCHEDULERS)
-    for config in folder.rglob("*.json"):
-        _forget_origin(config)
+    # AutoencoderTiny writes this key for the pipeline's sake and warns of it when it reads it back.
+    _drop(folder / "vae" / "config.json", "block_out_channels")
+    for path in folder.rglob("*"):
+        if path.suffix == ".json":
+            _drop(path, "_name_or_path")
+        path.chmod(
+            0o755 if path.is_dir() else 0o644
+        )  # safetensors writes files for the owner alone
     return revision(folder)
 
 
@@ -54,10 +60,10 @@ def _edit(path: Path, changes: dict[str, bool]) -> None:
     path.write_text(json.dumps(config | changes, indent=2) + "\n")
 
 
-def _forget_origin(path: Path) -> None:
-    """Drop the path of the machine that made the file."""
+def _drop(path: Path, key: str) -> None:
+    """Drop ``key`` from the JSON object in ``path``, if it is there."""
     config = json.loads(path.read_text())
-    if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
+    if isinstance(config, dict) and config.pop(key, None) is not None:
         path.write_text(json.dumps(config, indent=2) + "\n")
 
 

@@ -38,24 +38,17 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.eos_token_id,
         hidden_act="quick_gelu",
-        # The default of 0.02 suits a model of hundreds of layers' width; ours would barely start.
-        initializer_factor=1.0,
     )
     return CLIPTextModel(config)
 
 
-class TokenCache:
-    """Token ids of captions; words are looked up once, whole captions never kept."""
-
-    def __init__(self, tokenizer: CLIPTokenizer) -> None:
-        self._tokenizer = tokenizer
-
-    def ids(self, texts: list[str]) -> Tensor:
-        """Ids (n, MAX_TOKENS), padded and truncated as the pipeline does it."""
-        batch = self._tokenizer(
-            texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-        )
-        return batch.input_ids
+def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
+    """Ids (n, MAX_TOKENS), padded and truncated as the pipeline does it."""
+    batch = tokenizer(
+        texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+    )
+    ids: Tensor = batch.input_ids
+    return ids
 
 
 def random_caption(rng: random.Random) -> Caption:
@@ -112,14 +105,13 @@ def train_text_encoder(
     rng = random.Random(seed)
     encoder = new_text_encoder(tokenizer)
     heads = (FactHeads(), FactHeads())
-    cache = TokenCache(tokenizer)
     parameters = [*encoder.parameters(), *heads[0].parameters(), *heads[1].parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=2e-3, betas=(0.9, 0.98), weight_decay=1e-3)
     started, step = time.monotonic(), 0
     while (progress := (time.monotonic() - started) / (60 * minutes)) < 1:
         optimizer.param_groups[0]["lr"] = 2e-3 * min(1.0, (step + 1) / 100) * (1.02 - progress)
         captions = [random_caption(rng) for _ in range(_BATCH)]
-        states = encoder(cache.ids([c.text for c in captions])).last_hidden_state
+        states = encoder(token_ids(tokenizer, [c.text for c in captions])).last_hidden_state
         loss = _reading_loss(states, heads, captions)
         optimizer.zero_grad()
         loss.backward()
@@ -128,19 +120,19 @@ def train_text_encoder(
         step += 1
         if step % 200 == 0:
             print(f"text step {step} loss {loss.item():.3f}", flush=True)
-    share, misread = reading_score(encoder, heads[0], cache, random.Random(seed + 1))
+    share, misread = reading_score(encoder, heads[0], tokenizer, random.Random(seed + 1))
     print(f"text encoder reads all facts of {share:.3f} captions; errors by fact: {misread}")
     return encoder, share
 
 
 @torch.no_grad()
 def reading_score(
-    encoder: CLIPTextModel, head: FactHeads, cache: TokenCache, rng: random.Random
+    encoder: CLIPTextModel, head: FactHeads, tokenizer: CLIPTokenizer, rng: random.Random
 ) -> tuple[float, dict[str, float]]:
     """Share of 1000 new captions read without an error, and the error rate of each fact."""
     captions = [random_caption(rng) for _ in range(1000)]
     encoder.eval()
-    states = encoder(cache.ids([c.text for c in captions])).last_hidden_state
+    states = encoder(token_ids(tokenizer, [c.text for c in captions])).last_hidden_state
     targets = fact_targets(captions)
     right = {n: logits.argmax(1) == targets[n] for n, logits in head(states.mean(1)).items()}
     share = torch.stack(list(right.values())).all(0).float().mean().item()

@@ -15,10 +15,11 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from models.demo.denoiser import VPrediction, new_denoiser, new_scheduler, sample_timesteps
 from models.demo.pool import LatentPool
-from models.demo.text import TokenCache
+from models.demo.text import token_ids
 
 _SAVE_EVERY_SECONDS: Final = 60.0
-_EMA_DECAY: Final = 0.999
+_MEET_EVERY_SECONDS: Final = 8.0
+_EMA_DECAY: Final = 0.998
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +106,56 @@ def averaged_denoiser(checkpoint: Path) -> nn.Module:
     return model
 
 
-def _share_gradients(parameters: list[nn.Parameter], progress: float, workers: int) -> float:
-    """Average gradients and progress over the processes; the average progress comes back."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([*(g.reshape(-1) for g in gradients), torch.tensor([progress])])
-    dist.all_reduce(flat)
-    flat /= workers
+def _meet(parameters: list[nn.Parameter], state: TrainingState, new_samples: int) -> None:
+    """Average the weights over the processes, each counting for the samples that it has seen.
+
+    The processes step on their own and meet by the clock, so that on a busy machine none waits
+    long for another (local SGD, Stich 2019).
+    """
+    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+    weighted = torch.cat([flat * new_samples, torch.tensor([float(new_samples)])])
+    dist.all_reduce(weighted)
+    total = weighted[-1].item()
     start = 0
-    for gradient in gradients:
-        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
-        start += gradient.numel()
-    return flat[-1].item()
+    for parameter in parameters:
+        part = weighted[start : start + parameter.numel()] / total
+        parameter.data.copy_(part.view_as(parameter))
+        start += parameter.numel()
+    state.samples += round(total)
+
+
+def _agreed_start(workers: int) -> float:
+    """The same wall-clock time in all processes."""
+    start = torch.tensor([time.time()], dtype=torch.float64)
+    if workers > 1:
+        dist.broadcast(start, src=0)
+    return start.item()
+
+
+class DenoiserTrainer:
+    """One process's part of the training of one denoiser."""
+
+    def __init__(
+        self, pool: LatentPool, encoder: CLIPTextModel, tokenizer: CLIPTokenizer, seed: int
+    ) -> None:
+        self._pool = pool
+        self._encoder = encoder.eval().requires_grad_(False)
+        self._tokenizer = tokenizer
+        self._target = VPrediction(new_scheduler())
+        self._rng = random.Random(seed)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def loss(self, model: nn.Module, batch: int) -> Tensor:
+        """Mean squared error of the v prediction on ``batch`` new samples."""
+        clean, captions = self._pool.batch(batch, self._rng)
+        with torch.no_grad():
+            ids = token_ids(self._tokenizer, [c.text for c in captions])
+            text = self._encoder(ids).last_hidden_state
+        noise = torch.randn(clean.shape, generator=self._generator)
+        steps = sample_timesteps(batch, self._generator)
+        noised, wanted = self._target.noised(clean, noise, steps)
+        noised = noised.contiguous(memory_format=torch.channels_last)
+        return (model(noised, steps, text).sample - wanted).square().mean()
 
 
 def train_denoiser(
@@ -130,41 +170,35 @@ def train_denoiser(
     Several processes with ``plan.workers`` > 1 have to share a torch.distributed group.
     """
     state = TrainingState.begin(checkpoint)
-    parameters = [p for p in state.model.parameters() if p.requires_grad]
-    target = VPrediction(new_scheduler())
-    cache = TokenCache(tokenizer)
-    key = plan.seed + 7919 * plan.rank + state.step
-    rng, generator = random.Random(key), torch.Generator().manual_seed(key)
-    encoder.eval().requires_grad_(False)
-    began = saved = time.monotonic()
-    progress, first_step = 0.0, state.step
-    while progress < 1:
-        state.optimizer.param_groups[0]["lr"] = plan.rate(state.step - first_step, progress)
-        clean, captions = pool.batch(plan.batch, rng)
-        with torch.no_grad():
-            text = encoder(cache.ids([c.text for c in captions])).last_hidden_state
-        noise = torch.randn(clean.shape, generator=generator)
-        steps = sample_timesteps(plan.batch, generator)
-        noised, wanted = target.noised(clean, noise, steps)
-        noised = noised.contiguous(memory_format=torch.channels_last)
-        loss = (state.model(noised, steps, text).sample - wanted).square().mean()
-        state.optimizer.zero_grad()
-        loss.backward()
-        progress = (time.monotonic() - began) / (60 * plan.minutes)
+    parameters = list(state.model.parameters())
+    trainer = DenoiserTrainer(pool, encoder, tokenizer, plan.seed + 7919 * plan.rank + state.step)
+    start, seconds, first_step = _agreed_start(plan.workers), 60 * plan.minutes, state.step
+    saved = time.time()
+    for meeting in range(1, math.ceil(seconds / _MEET_EVERY_SECONDS) + 1):
+        deadline, new_samples = start + meeting * _MEET_EVERY_SECONDS, 0
+        while new_samples == 0 or time.time() < deadline:
+            progress = min(1.0, (time.time() - start) / seconds)
+            state.optimizer.param_groups[0]["lr"] = plan.rate(state.step - first_step, progress)
+            loss = trainer.loss(state.model, plan.batch)
+            state.optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            state.optimizer.step()
+            state.losses.append(loss.item())
+            state.step += 1
+            state.follow()
+            new_samples += plan.batch
         if plan.workers > 1:
-            progress = _share_gradients(parameters, progress, plan.workers)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        state.optimizer.step()
-        state.step += 1
-        state.samples += plan.batch * plan.workers
-        state.losses.append(loss.item())
-        state.follow()
-        if plan.rank == 0 and time.monotonic() - saved > _SAVE_EVERY_SECONDS:
+            _meet(parameters, state, new_samples)
+        else:
+            state.samples += new_samples
+        if plan.rank == 0 and time.time() - saved > _SAVE_EVERY_SECONDS:
             _report(state, progress)
             state.save(checkpoint)
-            saved = time.monotonic()
+            saved = time.time()
     if plan.rank == 0:
-        _report(state, progress)
+        state.follow()
+        _report(state, 1.0)
         state.save(checkpoint)
 
 

@@ -117,7 +117,7 @@ def sample_spec(
     """Draw a spec of ``kind`` (any, when None) from the training or the held-out part."""
     samplers = {"single": _single, "pair": _pair, "scene": _scene}
     while True:
-        chosen = kind or rng.choices(list(samplers), [0.27, 0.38, 0.35])[0]
+        chosen = kind or rng.choices(list(samplers), [0.22, 0.42, 0.36])[0]
         spec = samplers[chosen](rng)
         if held_out(spec) == want_held_out:
             return spec
