@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkroom.errors import Conflict, IllegalTransition, StaleAttempt
+from darkroom.generation import InputImage
 from darkroom.jobs import (
     TRANSITIONS,
     Job,
@@ -21,6 +22,7 @@ from darkroom.jobs import (
     cancel,
     check_attempt,
     claim,
+    erase,
     fail,
     is_claimed,
     mark_sent,
@@ -30,7 +32,7 @@ from darkroom.jobs import (
     request_cancel,
     succeed,
 )
-from tests.samples import NOW, make_job
+from tests.samples import NOW, make_generation, make_job
 
 ERROR = JobError(code="GenerationFailed", message="It broke.")
 IMAGE = JobImage(index=0, width=512, height=512, sha256="a" * 64, seed=7)
@@ -55,6 +57,7 @@ STEPS: dict[str, Callable[[Job, int], Job]] = {
     "fail": lambda job, attempt: fail(job, NOW, ERROR),
     "cancel": lambda job, attempt: cancel(job, NOW),
     "request_cancel": lambda job, attempt: request_cancel(job, NOW),
+    "erase": lambda job, attempt: erase(job, NOW),
 }
 LIFE = st.lists(st.tuples(st.sampled_from(sorted(STEPS)), st.integers(-1, 1)), max_size=30)
 
@@ -74,8 +77,9 @@ def live(life: list[tuple[str, int]]) -> list[Job]:
 def test_no_sequence_of_steps_leaves_a_terminal_state(life: list[tuple[str, int]]) -> None:
     for before, after in pairwise(live(life)):
         if before.status.is_terminal:
-            assert after == before
-        assert after.status in TRANSITIONS[before.status] or after == before
+            assert after == before or after == erase(before, NOW)
+            assert after.status is before.status
+        assert after.status in TRANSITIONS[before.status] or after.status is before.status
 
 
 @given(LIFE)
@@ -90,7 +94,10 @@ def test_a_record_never_contradicts_itself(life: list[tuple[str, int]]) -> None:
     for job in live(life):
         assert job.status.is_terminal == (job.finished_at is not None)
         assert job.status.is_terminal == (job.phase is Phase.DONE)
-        assert (job.status is JobState.SUCCEEDED) == (job.images != ())
+        shows = job.status is JobState.SUCCEEDED and job.erased_at is None
+        assert shows == (job.images != ())
+        assert (job.generation.prompt == "") == (job.erased_at is not None)
+        assert job.erased_at is None or job.status.is_terminal
         assert (job.status is JobState.FAILED) == (job.error is not None)
         assert (job.status is JobState.SUCCEEDED) == (job.progress == 1.0)
         assert (job.status is JobState.NOT_STARTED) == (job.phase is Phase.QUEUED)
@@ -114,6 +121,40 @@ def test_only_the_attempt_that_runs_publishes(life: list[tuple[str, int]], attem
 def test_exactly_the_ends_are_terminal() -> None:
     ends = {state for state in JobState if state.is_terminal}
     assert ends == {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED}
+
+
+@given(LIFE)
+def test_an_erased_record_never_changes_again(life: list[tuple[str, int]]) -> None:
+    for before, after in pairwise(live(life)):
+        if before.erased_at is not None:
+            assert after == before
+
+
+def test_an_erase_takes_the_content_and_leaves_the_accounting() -> None:
+    picture = InputImage(sha256="b" * 64, width=512, height=512)
+    asked = make_generation(negative_prompt="fog", image=picture, mask_image=picture, strength=0.5)
+    done = finish(claim(make_job(generation=asked, tags={"set": "a"}), NOW, 60), 1)
+    later = NOW + timedelta(days=1)
+    erased = erase(done, later)
+    said = erased.model_dump_json()
+    for content in ("lighthouse", "fog", "a" * 64, "b" * 64):
+        assert content in done.model_dump_json()
+        assert content not in said
+    assert (erased.erased_at, erased.updated_at) == (later, later)
+    changed = {"generation", "images", "erased_at", "updated_at"}
+    assert erased.model_dump(exclude=changed) == done.model_dump(exclude=changed)
+    assert erased.generation.without_content() == done.generation.without_content()
+    assert erased.generation.kind == "inpainting", "what was run stays countable"
+    assert erase(erased, later + timedelta(days=1)) is erased
+
+
+@pytest.mark.parametrize("name", ["request_cancel", "claim"])
+def test_a_job_that_has_not_ended_cannot_be_erased(name: str) -> None:
+    job = STEPS[name](claim(make_job(), NOW, 60), 1)
+    with pytest.raises(IllegalTransition, match=r"cancel it first"):
+        erase(job, NOW)
+    with pytest.raises(IllegalTransition):
+        erase(make_job(), NOW)
 
 
 @pytest.mark.parametrize("name", ["mark_sent", "claim", "fail", "cancel"])
