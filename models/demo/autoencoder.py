@@ -87,6 +87,7 @@ def set_encoder(vae: AutoencoderTiny, projection: np.ndarray, bias: np.ndarray) 
             )
         for j in range(LATENT_CHANNELS):
             out.weight[j, j, 1, 1] = 1
+        assert out.bias is not None
         out.bias.copy_(torch.from_numpy(bias))
 
 
@@ -150,7 +151,7 @@ def fit_decoder(vae: AutoencoderTiny, images: np.ndarray, minutes: float, seed: 
         got = vae.decoder(latents)
         loss = _round_trip_loss(got, want)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(vae.decoder.parameters(), 1.0)
         optimizer.step()
         errors.append((got.detach() - want).square().mean().item())

@@ -65,7 +65,7 @@ class Finding:
 
 def to_lab(rgb: np.ndarray) -> np.ndarray:
     """CIE L*a*b* (D65) of sRGB values 0..255 in the last axis (IEC 61966-2-1, CIE 15)."""
-    linear = np.asarray(rgb, float) / 255
+    linear: np.ndarray = np.asarray(rgb, float) / 255
     linear = np.where(linear > 0.04045, ((linear + 0.055) / 1.055) ** 2.4, linear / 12.92)
     matrix = np.array(
         [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
@@ -84,7 +84,8 @@ def to_lab(rgb: np.ndarray) -> np.ndarray:
 
 def color_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """CIE76 colour difference of sRGB values 0..255."""
-    return np.sqrt(((to_lab(first) - to_lab(second)) ** 2).sum(-1))
+    distance: np.ndarray = np.sqrt(((to_lab(first) - to_lab(second)) ** 2).sum(-1))
+    return distance
 
 
 def color_name(rgb: np.ndarray) -> str:
@@ -107,7 +108,8 @@ def describe(image: Image.Image) -> Finding:
 def _border_color(array: np.ndarray) -> np.ndarray:
     edge = max(1, min(array.shape[:2]) // 32)
     strips = (array[:edge], array[-edge:], array[:, :edge], array[:, -edge:])
-    return np.median(np.concatenate([s.reshape(-1, 3) for s in strips]), 0)
+    color: np.ndarray = np.median(np.concatenate([s.reshape(-1, 3) for s in strips]), 0)
+    return color
 
 
 def _blots(mask: np.ndarray) -> list[np.ndarray]:

@@ -22,7 +22,8 @@ def encode(images: np.ndarray, projection: np.ndarray, bias: np.ndarray) -> np.n
     """Latents (n, channels, h/8, w/8) of uint8 pictures (n, h, w, 3), as the encoder gives them."""
     n, h, w, _ = images.shape
     rows = patches(images) @ projection.T + bias
-    return rows.reshape(n, h // PATCH, w // PATCH, LATENT_CHANNELS).transpose(0, 3, 1, 2)
+    grid: np.ndarray = rows.reshape(n, h // PATCH, w // PATCH, LATENT_CHANNELS)
+    return grid.transpose(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, slots=True)

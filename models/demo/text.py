@@ -114,7 +114,7 @@ def train_text_encoder(
         states = encoder(token_ids(tokenizer, [c.text for c in captions])).last_hidden_state
         loss = _reading_loss(states, heads, captions)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         step += 1

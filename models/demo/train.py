@@ -6,6 +6,7 @@ for ``--minutes`` more, and the export is always written anew.
 """
 
 import argparse
+import multiprocessing
 import random
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,6 @@ from typing import Final
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as processes
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from models.demo import autoencoder, export, text, tokens
@@ -80,13 +80,27 @@ def _denoiser_worker(rank: int, work: Path, options: argparse.Namespace) -> None
     )
 
 
+def _run_workers(work: Path, options: argparse.Namespace) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    workers = [
+        spawn.Process(target=_denoiser_worker, args=(rank, work, options))
+        for rank in range(options.workers)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise SystemExit("a training process failed: its message is above")
+
+
 def train_denoiser_stage(work: Path, options: argparse.Namespace) -> None:
     """Train the denoiser in ``options.workers`` processes of one thread each."""
     (work / _RENDEZVOUS).unlink(missing_ok=True)
     if options.workers == 1:
         _denoiser_worker(0, work, options)
     else:
-        processes.spawn(_denoiser_worker, args=(work, options), nprocs=options.workers)
+        _run_workers(work, options)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -96,7 +97,7 @@ class TrainingState:
         torch._foreach_lerp_(self.average, weights, 1 - decay)
 
 
-def averaged_denoiser(checkpoint: Path) -> nn.Module:
+def averaged_denoiser(checkpoint: Path) -> UNet2DConditionModel:
     """The denoiser with the averaged weights of ``checkpoint``."""
     model = new_denoiser()
     kept: dict[str, Any] = torch.load(checkpoint, weights_only=True)
@@ -155,7 +156,8 @@ class DenoiserTrainer:
         steps = sample_timesteps(batch, self._generator)
         noised, wanted = self._target.noised(clean, noise, steps)
         noised = noised.contiguous(memory_format=torch.channels_last)
-        return (model(noised, steps, text).sample - wanted).square().mean()
+        answer: Tensor = model(noised, steps, text).sample
+        return (answer - wanted).square().mean()
 
 
 def train_denoiser(
@@ -181,7 +183,7 @@ def train_denoiser(
             state.optimizer.param_groups[0]["lr"] = plan.rate(state.step - first_step, progress)
             loss = trainer.loss(state.model, plan.batch)
             state.optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(parameters, 1.0)
             state.optimizer.step()
             state.losses.append(loss.item())

@@ -7,6 +7,7 @@ things the model has to compose by itself.
 
 import random
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -115,7 +116,11 @@ def sample_spec(
     rng: random.Random, kind: str | None = None, *, want_held_out: bool = False
 ) -> Spec:
     """Draw a spec of ``kind`` (any, when None) from the training or the held-out part."""
-    samplers = {"single": _single, "pair": _pair, "scene": _scene}
+    samplers: dict[str, Callable[[random.Random], Spec]] = {
+        "single": _single,
+        "pair": _pair,
+        "scene": _scene,
+    }
     while True:
         chosen = kind or rng.choices(list(samplers), [0.22, 0.42, 0.36])[0]
         spec = samplers[chosen](rng)
