@@ -28,6 +28,8 @@ VARIANTS: Mapping[str, Any] = {
 }
 """For each kind of generation, what knows the pipeline class of each family."""
 
+INPAINTING_CHANNELS = (4, 9)
+
 NO_GUIDANCE = 1.0  # at this scale classifier-free guidance changes nothing, and pipelines skip it
 
 LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError)
@@ -82,8 +84,23 @@ def derive(pipeline: Any, kind: str) -> Any:
         raise InvalidInput(
             f"{name} has no {kind.replace('_', '-')} variant", target=target
         ) from error
+    if kind == "inpainting" and not _can_inpaint(derived):
+        raise InvalidInput(
+            f"{type(derived).__name__} cannot inpaint with this model's latents",
+            target="mask_image",
+        )
     derived.set_progress_bar_config(disable=True)
     return derived
+
+
+def _can_inpaint(pipeline: Any) -> bool:
+    """Whether Stable Diffusion's inpainting takes this UNet; what is not of that family, it may.
+
+    It blends latents of 4 channels, or feeds a UNet of 9; anything else it refuses mid-call.
+    """
+    if not type(pipeline).__name__.startswith("StableDiffusion") or not hasattr(pipeline, "unet"):
+        return True
+    return pipeline.unet.config.in_channels in INPAINTING_CHANNELS
 
 
 def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:

@@ -19,7 +19,9 @@ def _tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=16)
 
 
-def save_tiny_stable_diffusion(folder: Path, *, tiny_autoencoder: bool = False) -> Path:
+def save_tiny_stable_diffusion(
+    folder: Path, *, tiny_autoencoder: bool = False, channels: int = 4
+) -> Path:
     """Write the folder and return it."""
     torch.manual_seed(0)
     tokenizer = _tokenizer()
@@ -39,8 +41,8 @@ def save_tiny_stable_diffusion(folder: Path, *, tiny_autoencoder: bool = False) 
         block_out_channels=(16, 32),
         layers_per_block=1,
         sample_size=8,
-        in_channels=4,
-        out_channels=4,
+        in_channels=channels,
+        out_channels=channels,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=32,
@@ -48,7 +50,7 @@ def save_tiny_stable_diffusion(folder: Path, *, tiny_autoencoder: bool = False) 
         attention_head_dim=8,
     )
     pipeline = StableDiffusionPipeline(
-        vae=_autoencoder(tiny_autoencoder),
+        vae=_autoencoder(tiny_autoencoder, channels),
         text_encoder=CLIPTextModel(text),
         tokenizer=tokenizer,
         unet=unet,
@@ -67,15 +69,17 @@ def save_tiny_stable_diffusion(folder: Path, *, tiny_autoencoder: bool = False) 
     return folder
 
 
-def _autoencoder(tiny: bool) -> AutoencoderKL | AutoencoderTiny:
+def _autoencoder(tiny: bool, channels: int) -> AutoencoderKL | AutoencoderTiny:
     if tiny:
         return AutoencoderTiny(
-            encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8)
+            latent_channels=channels,
+            encoder_block_out_channels=(8, 8, 8, 8),
+            decoder_block_out_channels=(8, 8, 8, 8),
         )
     return AutoencoderKL(
         block_out_channels=(8, 8, 8, 8),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
+        latent_channels=channels,
         norm_num_groups=4,
     )
