@@ -9,13 +9,15 @@ import asyncio
 import statistics
 import time
 import uuid
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from azure.core.pipeline.transport import AioHttpTransport
-from azure.data.tables.aio import TableServiceClient
+from azure.data.tables import UpdateMode
+from azure.data.tables.aio import TableClient, TableServiceClient
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
 
@@ -23,7 +25,7 @@ from bench.backends_jobs import make_job
 from darkroom.azure_clients import HTTP_RETRIES, emulated_service_bus
 from darkroom.clock import SystemClock
 from darkroom.errors import QueueUnavailable, StoreUnavailable
-from darkroom.jobs import Job, mark_sent
+from darkroom.jobs import Job, mark_sent, tenant_key
 from darkroom.jobstores import sqlite as sqlite_jobs
 from darkroom.jobstores.azure_tables import AzureTablesJobStore, record_row
 from darkroom.jobstores.base import Idempotency, JobFilter, JobStore
@@ -38,6 +40,8 @@ from emulators.service_bus.server import Endpoints
 TENANT = "acme"
 ROWS_PER_TRANSACTION = 100
 OPERATIONS = ("list", "submit", "lease")
+BARE = ("bare_list", "bare_submit")
+"""The same requests by the bare SDK, where the emulator's own time depends on the size."""
 
 
 class CountingTransport(AioHttpTransport):  # type: ignore[misc]  # untyped in the SDK
@@ -52,11 +56,16 @@ class CountingTransport(AioHttpTransport):  # type: ignore[misc]  # untyped in t
 
 @dataclass
 class Filled:
-    """A store and a queue with so many waiting jobs. ``transport`` counts, where there is one."""
+    """A store and a queue with so many waiting jobs; ``bare`` is the same table by the SDK."""
 
     store: JobStore
     queue: JobQueue
+    bare: TableClient | None = None
     transport: CountingTransport | None = None
+
+    @property
+    def requests(self) -> int:
+        return self.transport.requests if self.transport else 0
 
     async def close(self) -> None:
         await self.store.close()
@@ -74,6 +83,30 @@ class Filled:
             mark_sent(created.job, job.created_at), created.job.version
         )
 
+    async def bare_list(self) -> None:
+        assert self.bare is not None
+        partition, prefix = tenant_key(TENANT)[0], f"job-{tenant_key(TENANT)}"
+        rows = self.bare.query_entities(
+            f"PartitionKey eq '{partition}' and RowKey gt '{prefix}-' and RowKey lt '{prefix}.'",
+            results_per_page=21,
+        )
+        page = await anext(rows.by_page())
+        assert len([row async for row in page]) == 21
+
+    async def bare_submit(self) -> None:
+        """The two transactions of a submit, and its send by the adapter that is compared above."""
+        assert self.bare is not None
+        job = make_job(TENANT)
+        row = record_row(job)
+        partition = row["PartitionKey"]
+        key = {"PartitionKey": partition, "RowKey": f"key-{uuid.uuid4().hex}", "JobId": job.id}
+        unsent = {"PartitionKey": partition, "RowKey": f"unsent-bare-{job.id}"}
+        await self.bare.submit_transaction([("create", each) for each in (row, unsent, key)])
+        await self.queue.send(message_for(job))
+        await self.bare.submit_transaction(
+            [("update", row, {"mode": UpdateMode.REPLACE}), ("delete", unsent)]
+        )
+
     async def lease(self) -> None:
         (lease,) = await self.queue.lease(1, 5)
         await lease.complete()
@@ -87,8 +120,8 @@ class Cost:
     operation: str
     few_ms: float
     many_ms: float
-    few_requests: float | None
-    many_requests: float | None
+    few_requests: float
+    many_requests: float
 
     @property
     def ratio(self) -> float:
@@ -135,7 +168,7 @@ async def fill_azure(azurite: AzuriteEndpoints, endpoints: Endpoints, count: int
     )
     queue = ServiceBusJobQueue(client, admin, f"short{count}", max_delivery_count=5)
     await queue.open()
-    return Filled(store, queue, transport)
+    return Filled(store, queue, service.get_table_client(table), transport)
 
 
 async def _fill_table(service: TableServiceClient, table: str, jobs: Sequence[Job]) -> None:
@@ -166,22 +199,34 @@ async def _fill_queue(endpoints: Endpoints, name: str, jobs: Sequence[Job]) -> N
 
 
 async def compare(backend: str, few: Filled, many: Filled, calls: int) -> list[Cost]:
-    """Call both in turns, ``calls`` times each operation."""
-    costs = []
-    for operation in OPERATIONS:
-        spent: tuple[list[float], list[float]] = ([], [])
-        asked = [0, 0]
-        for number in range(calls + 2):
+    """Call both in turns, ``calls`` rounds of every operation."""
+    operations = OPERATIONS if few.bare is None else (*OPERATIONS, *BARE)
+    spent: dict[tuple[str, int], list[float]] = defaultdict(list)
+    asked: Counter[tuple[str, int]] = Counter()
+    for number in range(calls + 2):
+        for operation in operations:
             for which, filled in enumerate((few, many)):
-                before = filled.transport.requests if filled.transport else 0
+                before = filled.requests
                 seconds = await _timed(getattr(filled, operation))
                 if number >= 2:  # the first calls open connections
-                    spent[which].append(seconds * 1000)
-                    asked[which] += (filled.transport.requests if filled.transport else 0) - before
-        medians = [statistics.median(each) for each in spent]
-        requests = [each / calls if few.transport else None for each in asked]
-        costs.append(Cost(backend, operation, *medians, *requests))
-    return costs
+                    spent[operation, which].append(seconds * 1000)
+                    asked[operation, which] += filled.requests - before
+    return [
+        Cost(
+            backend,
+            operation,
+            *(statistics.median(spent[operation, which]) for which in (0, 1)),
+            *(asked[operation, which] / calls for which in (0, 1)),
+        )
+        for operation in operations
+    ]
+
+
+def own_ratio(costs: Sequence[Cost], operation: str) -> float:
+    """Return how the adapter's cost over the bare request's grows from few jobs to many."""
+    by_name = {cost.operation: cost for cost in costs}
+    adapter, bare = by_name[operation], by_name[f"bare_{operation}"]
+    return (adapter.many_ms / bare.many_ms) / (adapter.few_ms / bare.few_ms)
 
 
 async def _timed(call: Callable[[], Awaitable[None]]) -> float:
