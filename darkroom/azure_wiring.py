@@ -45,7 +45,12 @@ def open_queues(
         else:
             client, admin = service_bus(namespace, credential)
         queues[name] = ServiceBusJobQueue(
-            client, admin, name, max_delivery_count=settings.queue_delivery_limit, clock=clock
+            client,
+            admin,
+            name,
+            max_delivery_count=settings.queue_delivery_limit,
+            lease_seconds=settings.lease_seconds,
+            clock=clock,
         )
     return queues, [] if credential is None else [credential]
 

@@ -4,11 +4,11 @@ Durability
     ``send`` returns when the broker has accepted the message (Service Bus stores before it does).
 Leases
     A lease is a peek-lock; its length is the queue's ``LockDuration`` (Terraform sets it to the
-    workers' ``lease_seconds``; Azure allows 5 to 300 s). `Lease.renew` renews the lock without any
-    limit in number; the worker's renewal decides how long, so the SDK's own renewer and its 300 s
-    are not used. Leases may be renewed and settled from any thread's event loop: the call hops to
-    the loop on which the queue was first used. No credit is ever left at the broker, see
-    `darkroom.queues.service_bus_receiver`.
+    workers' ``lease_seconds``; Azure allows 5 to 300 s; a shorter one is warned of). `Lease.renew`
+    renews the lock without any limit in number; the worker's renewal decides how long, so the SDK's
+    own renewer and its 300 s are not used. Leases may be renewed and settled from any thread's
+    event loop: the call hops to the loop on which the queue was first used. No credit is ever left
+    at the broker, see `darkroom.queues.service_bus_receiver`.
 Retry copies
     Service Bus can neither give a message back for later nor without counting. Both are done by a
     copy: a message is sent with the same body, scheduled if need be, then the original is
@@ -39,6 +39,7 @@ from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
 
+from darkroom import log
 from darkroom.azure_clients import queue_errors
 from darkroom.clock import Clock, SystemClock
 from darkroom.messages import Message
@@ -55,6 +56,8 @@ from darkroom.queues.service_bus_receiver import ExactReceiver
 from darkroom.queues.service_bus_sender import BatchingSender
 
 T = TypeVar("T")
+
+SHORTEST_LOCK = 0.8  # of the lease; what is missing may be the clocks' difference
 
 
 class ServiceBusLease(Lease):
@@ -135,9 +138,11 @@ class ServiceBusJobQueue(JobQueue):
         queue_name: str,
         *,
         max_delivery_count: int,
+        lease_seconds: float | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.max_delivery_count = max_delivery_count
+        self._lease_seconds = lease_seconds
         self._client, self._admin, self._name = client, admin, queue_name
         self._clock = clock or SystemClock()
         self._home: asyncio.AbstractEventLoop | None = None
@@ -171,6 +176,7 @@ class ServiceBusJobQueue(JobQueue):
                 )
             leases = [ServiceBusLease(self, message) for message in messages]
             self._held.update(leases)
+            self._compare_lock(leases)
             good = [lease for lease in leases if lease.delivery_count <= self.max_delivery_count]
             for lease in set(leases) - set(good):
                 await lease.exceed()
@@ -234,6 +240,20 @@ class ServiceBusJobQueue(JobQueue):
         """Send a retry copy, visible after ``delay_seconds``. Raises the SDK's errors."""
         due = self._clock.now() + timedelta(seconds=delay_seconds) if delay_seconds > 0 else None
         await self._sender.send(received.copy(deliveries, due), len(received.body))
+
+    def _compare_lock(self, leases: Sequence[ServiceBusLease]) -> None:
+        """Warn, once, of a queue whose lock is shorter than the lease that renewals count on."""
+        if not leases or self._lease_seconds is None:
+            return
+        lock_seconds = (leases[0].expires_at - self._clock.now()).total_seconds()
+        if lock_seconds < SHORTEST_LOCK * self._lease_seconds:
+            log.get_logger().warning(
+                "queue_lock_shorter_than_lease",
+                queue=self._name,
+                lock_seconds=round(lock_seconds, 1),
+                lease_seconds=self._lease_seconds,
+            )
+        self._lease_seconds = None
 
     async def _at_home(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run ``call`` on the loop that the links live on: the first that used this queue."""

@@ -47,7 +47,7 @@ class Bus:
         self.emulator.broker.tick()
 
     def open_queue(
-        self, name: str = "short", max_delivery_count: int = MAX_DELIVERY_COUNT, **options: Any
+        self, name: str = "short", lease_seconds: float | None = None, **options: Any
     ) -> ServiceBusJobQueue:
         """Return one more client of a queue; close it, or its links outlive the test."""
         assert self.emulator is not None
@@ -58,7 +58,12 @@ class Bus:
             **{**CLOSE_QUICKLY, **options},
         )
         return ServiceBusJobQueue(
-            client, admin, name, max_delivery_count=max_delivery_count, clock=self
+            client,
+            admin,
+            name,
+            max_delivery_count=MAX_DELIVERY_COUNT,
+            lease_seconds=lease_seconds,
+            clock=self,
         )
 
 

@@ -17,6 +17,7 @@ from azure.servicebus.exceptions import (
     ServiceBusAuthenticationError,
     ServiceBusServerBusyError,
 )
+from structlog.testing import capture_logs
 
 from darkroom.azure_clients import emulated_service_bus, queue_errors
 from darkroom.errors import (
@@ -169,6 +170,20 @@ async def test_a_lock_is_kept_far_beyond_the_sdks_own_limit(bus: Bus) -> None:
     assert await queue.depth() == QueueDepth(active=1, dead_lettered=0, scheduled=0)
     await lease.complete()
     await queue.close()
+
+
+@pytest.mark.parametrize(("lock_seconds", "is_said"), [(60, False), (20, True)])
+async def test_a_lock_that_is_shorter_than_the_lease_is_said_once(
+    lock_seconds: int, is_said: bool
+) -> None:
+    async with running_bus(lock_duration_ms=lock_seconds * 1000) as bus:
+        queue = bus.open_queue(lease_seconds=60.0)
+        with capture_logs() as logged:
+            for _ in range(2):
+                await queue.send(make_message())
+                await queue.lease(1, 5)
+        await queue.close()
+    assert [line["event"] for line in logged] == ["queue_lock_shorter_than_lease"] * is_said
 
 
 async def test_a_lease_can_be_renewed_from_another_threads_loop(
