@@ -31,7 +31,7 @@ class AzureBackends:
         self._config = folder / "broker.json"
         properties = {
             "LockDuration": f"PT{lease_seconds:g}S",
-            "MaxDeliveryCount": max_delivery_count,
+            "MaxDeliveryCount": max_delivery_count + 1,  # the spare delivery, see docs/worker.md
             "RequiresDuplicateDetection": True,
         }
         queues = [{"Name": QUEUE, "Properties": properties}]
