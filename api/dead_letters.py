@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from api.admission import Admission, check_resubmittable
+from api.admission import Admission
 from darkroom.clock import Clock
 from darkroom.errors import (
     DeadLetterNotFound,
@@ -111,7 +111,6 @@ class DeadLetters:
             await self._queue(pool).resubmit(message_id)
             self._note("dead_letter_returned", aside)
             return Resubmitted(None)
-        check_resubmittable(job)
         new = await self._admission.resubmit(job)
         await self._drop(aside)
         self._note("dead_letter_resubmitted", aside)

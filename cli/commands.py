@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cli import tiers
+from cli import dead_letters, tiers
+from cli.options import Url
 from darkroom import __version__
 
 app = typer.Typer(
@@ -17,7 +18,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Url = Annotated[str | None, typer.Option("--url", help="Address of the API (else DARKROOM_URL).")]
+app.add_typer(dead_letters.app)
+
 JobId = Annotated[str, typer.Argument(help="Id of a job, as `submit` and `list` print it.")]
 
 
@@ -136,6 +138,33 @@ def cancel(job_id: JobId, url: Url = None) -> None:
     from cli.jobs import cancel as ask
 
     ask(url, job_id)
+
+
+@app.command()
+def resubmit(job_id: JobId, url: Url = None) -> None:
+    """Run a failed or canceled job again, as a new one."""
+    from cli.ended import resubmit as ask
+
+    ask(url, job_id)
+
+
+@app.command()
+def delete(job_id: JobId, url: Url = None) -> None:
+    """Erase the prompt and the pictures of a job that has ended."""
+    from cli.ended import delete as ask
+
+    ask(url, job_id)
+
+
+@app.command()
+def usage(
+    days: Annotated[int, typer.Option(min=1, max=31, help="How many days back.")] = 1,
+    url: Url = None,
+) -> None:
+    """Show GPU seconds, cost and jobs by model."""
+    from cli.ended import show_usage
+
+    show_usage(url, days)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.problems import line_for
-from darkroom.client import JobView, ModelView
+from darkroom.client import DeadLetterDetail, DeadLetterView, JobView, ModelView, UsageReport
 
 
 def split_line(job: JobView) -> str:
@@ -28,6 +28,10 @@ def print_job(job: JobView) -> None:
         lines.append(("took", split_line(job)))
     lines.append(("attempts", str(job.attempts)))
     lines.append(("created", job.created_at.isoformat(timespec="seconds")))
+    if job.resubmitted_from is not None:
+        lines.append(("repeats", job.resubmitted_from))
+    if job.erased_at is not None:
+        lines.append(("erased", job.erased_at.isoformat(timespec="seconds")))
     lines += [("tag", f"{name}={text}") for name, text in job.tags.items()]
     lines += [
         (f"image {index}", f"{image.width}x{image.height}, seed {image.seed}")
@@ -78,11 +82,71 @@ def print_models(models: Sequence[ModelView]) -> None:
     _print_table(("model", "title", "does", "default", "at most", "licence"), rows)
 
 
+def print_dead_letters(letters: Sequence[DeadLetterView]) -> None:
+    """Print a line for each dead letter."""
+    rows = [
+        (
+            one.pool,
+            one.message_id,
+            one.reason,
+            str(one.delivery_count),
+            one.enqueued_at.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+            one.tenant or "",
+            one.model or "",
+            str(one.job_status or "no record"),
+        )
+        for one in letters
+    ]
+    columns = ("pool", "message", "reason", "tries", "enqueued", "tenant", "model", "job is")
+    _print_table(columns, rows)
+
+
+def print_dead_letter(letter: DeadLetterDetail) -> None:
+    """Print what there is to know about one dead letter."""
+    lines = [
+        ("message", letter.message_id),
+        ("pool", letter.pool),
+        ("reason", f"{letter.reason}: {letter.description}"),
+        ("tries", str(letter.delivery_count)),
+        ("enqueued", letter.enqueued_at.isoformat(timespec="seconds")),
+        *(("property", f"{name}={text}") for name, text in letter.properties.items()),
+        *(("field", f"{name}={text}") for name, text in (letter.message or {}).items()),
+    ]
+    if letter.unreadable is not None:
+        lines.append(("unreadable", letter.unreadable))
+    job = letter.job
+    lines.append(("job", "no record" if job is None else f"{job.id} {job.status}"))
+    if job is not None:
+        lines.append(("attempts", str(job.attempts)))
+        if job.error is not None:
+            lines.append(("error", line_for(job.error.code, job.error.message, job.error.target)))
+    for name, text in lines:
+        print(f"{name:<11}{text}")
+
+
+def print_usage(used: UsageReport) -> None:
+    """Print a line for each model, and the sums."""
+    rows = [
+        (
+            one.model,
+            f"{one.gpu_seconds:.1f}",
+            f"{one.cost_usd:.4f}",
+            ", ".join(f"{count} {status}" for status, count in one.jobs.items()),
+        )
+        for one in used.models
+    ]
+    rows.append(("all", f"{used.gpu_seconds:.1f}", f"{used.cost_usd:.4f}", str(used.jobs)))
+    _print_table(("model", "GPU s", "USD", "jobs"), rows)
+    if used.truncated:
+        since = used.counted_from.isoformat(timespec="seconds")
+        print(f"too many jobs: only those created since {since} are counted")
+
+
 def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         # An id is copied: it must never be cut, whatever the width of the window.
-        table.add_column(column, no_wrap=column in ("job", "model"), overflow="fold")
+        table.add_column(column, no_wrap=column in ("job", "message", "model"), overflow="fold")
     for row in rows:
         table.add_row(*row)
     console = Console(markup=False, highlight=False)

@@ -11,14 +11,24 @@
 
 from darkroom.client.http import Client
 from darkroom.client.problems import DarkroomClientError, ServerUnreachable
+from darkroom.client.reports import (
+    DeadLetterDetail,
+    DeadLetterView,
+    ResubmitOutcome,
+    UsageReport,
+)
 from darkroom.client.views import ImageView, JobPage, JobView, ModelView
 
 __all__ = [
     "Client",
     "DarkroomClientError",
+    "DeadLetterDetail",
+    "DeadLetterView",
     "ImageView",
     "JobPage",
     "JobView",
     "ModelView",
+    "ResubmitOutcome",
     "ServerUnreachable",
+    "UsageReport",
 ]

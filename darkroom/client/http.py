@@ -5,22 +5,21 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from darkroom.client.operating import OperatingCalls, V
 from darkroom.client.problems import DarkroomClientError, ServerUnreachable
 from darkroom.client.views import JobPage, JobView, ModelView
-
-V = TypeVar("V", bound=BaseModel)
 
 MAX_PAGE_SIZE = 100
 POLL_SECONDS = 20  # one long-poll; the API answers earlier when the job ends
 
 
-class Client:
+class Client(OperatingCalls):
     """A connection to one Darkroom API.
 
     Every method raises `DarkroomClientError` when the API refuses, and its subclass
@@ -132,6 +131,14 @@ class Client:
     def models(self) -> tuple[ModelView, ...]:
         """Return the models that may be asked for."""
         return _read(_ModelList, self._send("GET", "/v1/models")).value
+
+    def _ask(
+        self, kind: type[V], method: str, url: str, params: Mapping[str, str] | None = None
+    ) -> V:
+        return _read(kind, self._send(method, url, params=params))
+
+    def _tell(self, method: str, url: str) -> None:
+        self._send(method, url)
 
     def _send(
         self,

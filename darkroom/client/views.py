@@ -12,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from darkroom.jobs import JobState
 
 
-class _View(BaseModel):
+class View(BaseModel):
+    """Frozen; fields that are not known are ignored."""
+
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
-class ImageView(_View):
+class ImageView(View):
     """One finished picture; ``url`` may be relative to the server's address."""
 
     url: str
@@ -26,7 +28,7 @@ class ImageView(_View):
     seed: int
 
 
-class ErrorView(_View):
+class ErrorView(View):
     """Why a job failed."""
 
     code: str
@@ -34,7 +36,7 @@ class ErrorView(_View):
     target: str | None = None
 
 
-class UsageView(_View):
+class UsageView(View):
     """What the job took."""
 
     queue_seconds: float = 0.0
@@ -44,7 +46,7 @@ class UsageView(_View):
     cost_usd: float = 0.0
 
 
-class JobView(_View):
+class JobView(View):
     """A job as the API shows it."""
 
     id: str
@@ -57,20 +59,22 @@ class JobView(_View):
     error: ErrorView | None = None
     usage: UsageView = UsageView()
     attempts: int = 0
+    resubmitted_from: str | None = None
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    erased_at: datetime | None = None
     tags: dict[str, str] = Field(default_factory=dict)
 
 
-class JobPage(_View):
+class JobPage(View):
     """Some jobs, newest first; ``next_link`` continues, None at the end."""
 
     value: tuple[JobView, ...]
     next_link: str | None = None
 
 
-class ModelView(_View):
+class ModelView(View):
     """A model that may be asked for."""
 
     name: str

@@ -11,8 +11,9 @@ import pytest
 
 from api.auth import Caller
 from api.dependencies import caller_of
-from darkroom.errors import QueueUnavailable
+from darkroom.errors import QueueUnavailable, StoreUnavailable
 from darkroom.jobs import Job, claim
+from darkroom.jobstores.memory import MemoryJobStore
 from darkroom.messages import message_for
 from darkroom.queues.base import JobQueue
 from darkroom.queues.memory import MemoryJobQueue
@@ -127,6 +128,23 @@ async def test_dying_between_the_new_job_and_the_discard_is_repaired_by_asking_a
         assert await stack.messages() == [again.json()["job_id"]]
         over = await stack.http.post(f"{DEAD}/short/{old}:resubmit")
         assert over.headers["x-ms-error-code"] == "DeadLetterNotFound", "it was done"
+
+
+async def test_a_new_job_that_cannot_be_recorded_costs_no_dead_letter(tmp_path: Path) -> None:
+    class Away(MemoryJobStore):
+        away = False
+
+        async def create(self, *args: Any, **kwargs: Any) -> Any:
+            if self.away:
+                raise StoreUnavailable("jobs.db: locked")
+            return await super().create(*args, **kwargs)
+
+    store = Away()
+    async with open_stack(jobs=store) as stack:
+        old = await break_down(stack, floor(stack, tmp_path))
+        store.away = True
+        assert (await stack.http.post(f"{DEAD}/short/{old}:resubmit")).status_code == 503
+        assert [one["message_id"] for one in await listed(stack)] == [old]
 
 
 async def test_the_tenants_and_the_operators_resubmit_give_one_new_job(

@@ -16,7 +16,8 @@ from darkroom.jobstores.sqlite import SCHEMA, SqliteJobStore
 from darkroom.sqlite import Database
 from tests.api.floor import floor
 from tests.api.stack import PROMPT, Stack, base64_picture, open_stack
-from tests.worker.site import CountingEngine, eventually
+from tests.worker.site import eventually
+from worker.engines.fake import FakeEngine
 
 
 async def finished(stack: Stack, **fields: Any) -> str:
@@ -113,24 +114,34 @@ async def test_nothing_is_left_in_the_records_and_folders_of_one_machine(tmp_pat
     await store.close()
 
 
+class Freezing(FakeEngine):
+    """An engine that stands still with its pictures made, until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen, self.go_on = threading.Event(), threading.Event()
+
+    def generate(self, batch: Any, on_step: Any) -> Any:
+        made = super().generate(batch, on_step)
+        self.frozen.set()
+        assert self.go_on.wait(30)
+        return made
+
+
 async def test_a_worker_that_wakes_after_the_erase_brings_nothing_back(
     stack: Stack, tmp_path: Path
 ) -> None:
-    frozen, go_on = threading.Event(), threading.Event()
-
-    def freeze(step: int) -> None:
-        frozen.set()
-        assert go_on.wait(30)
-
-    site = floor(stack, tmp_path)
+    """Fails without the report to the record that `Runner` makes before it stores (tried)."""
+    engine = Freezing()
+    site = floor(stack, tmp_path).changed(renew_seconds=60)  # no renewal tells it in between
     job_id = (await stack.submit(width=64, height=64, num_inference_steps=1))["id"]
-    async with site.worker(CountingEngine(at_step=freeze)):
+    async with site.worker(engine):
         try:
-            await asyncio.to_thread(frozen.wait, 30)
+            assert await asyncio.to_thread(engine.frozen.wait, 30)
             await site.write(job_id, lambda job: cancel(job, stack.clock.now()))
             assert (await stack.http.delete(f"/v1/jobs/{job_id}")).status_code == 204
         finally:
-            go_on.set()
+            engine.go_on.set()
         await site.settled()
     job = await stack.state.jobs.get(job_id)
     assert (job.status, job.images, job.generation.prompt) == ("Canceled", (), "")
