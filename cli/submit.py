@@ -1,7 +1,6 @@
 """`darkroom submit`: ask, watch, save."""
 
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from cli.problems import CommandFailed, line_for
 from cli.tags import parse_tag
 from darkroom.client import Client, JobView
 from darkroom.jobs import JobState
-
-POLL_SECONDS = 0.25  # what keeps the bar lively without loading the API
 
 
 def submit_and_wait(
@@ -69,9 +66,8 @@ def _watch(client: Client, job: JobView) -> JobView:
     quiet = not sys.stderr.isatty()
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
         bar = progress.add_task(job.phase or "queued", total=1.0)
-        while not job.status.is_terminal:
-            time.sleep(POLL_SECONDS)
-            job = client.get(job.id)
+        for seen in client.stream(job.id):
+            job = seen
             progress.update(bar, completed=job.progress, description=job.phase)
     return job
 

@@ -1,35 +1,39 @@
-"""The calls of the HTTP API, one method each; synchronous."""
+"""The client that blocks while it waits."""
 
-import base64
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ValidationError
 
+from darkroom.client import calls
+from darkroom.client.calls import POLL_SECONDS, RECONNECT_SECONDS, Call, ModelList, refused
+from darkroom.client.events import EventParser, ServerEvent
 from darkroom.client.operating import OperatingCalls, V
-from darkroom.client.problems import DarkroomClientError, ServerUnreachable
+from darkroom.client.retries import Retries
 from darkroom.client.views import JobPage, JobView, ModelView
-
-MAX_PAGE_SIZE = 100
-POLL_SECONDS = 20  # one long-poll; the API answers earlier when the job ends
 
 
 class Client(OperatingCalls):
     """A connection to one Darkroom API.
 
     Every method raises `DarkroomClientError` when the API refuses, and its subclass
-    `ServerUnreachable` when nothing answers within ``timeout_seconds``.
+    `ServerUnreachable` when nothing answers within ``timeout_seconds``; both only after
+    ``retries``, which never make a second job of one submit.
     """
 
     def __init__(
-        self, base_url: str, api_key: str | None = None, *, timeout_seconds: float = 30.0
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        *,
+        timeout_seconds: float = 30.0,
+        retries: Retries | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
+        self._retries = retries or Retries()
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx.Client(
             base_url=self._base_url,
@@ -67,18 +71,12 @@ class Client(OperatingCalls):
         ``parameters`` are further fields of the request (``model``, ``width``, ``seed``, ...);
         those that are None are left out. ``image`` and ``mask_image`` are picture files.
         """
-        body = {name: value for name, value in parameters.items() if value is not None}
-        for name, picture in (("image", image), ("mask_image", mask_image)):
-            if picture is not None:
-                body[name] = base64.b64encode(picture).decode()
-        headers = {"Idempotency-Key": f'"{idempotency_key}"'} if idempotency_key else {}
-        answer = self._send("POST", "/v1/jobs", json={"prompt": prompt, **body}, headers=headers)
-        return _read(JobView, answer)
+        call = calls.submit(prompt, image, mask_image, idempotency_key, parameters)
+        return calls.read(JobView, self._send(call))
 
     def get(self, job_id: str, *, wait_seconds: int = 0) -> JobView:
         """Return the job; with ``wait_seconds`` (to 60), once it ends or the time is up."""
-        params = {"wait": wait_seconds} if wait_seconds else {}
-        return _read(JobView, self._send("GET", _path(job_id), params=params))
+        return calls.read(JobView, self._send(calls.get(job_id, wait_seconds)))
 
     def wait(self, job_id: str, *, timeout_seconds: float | None = None) -> JobView:
         """Return the job once it has ended, or as it is after ``timeout_seconds``."""
@@ -88,6 +86,21 @@ class Client(OperatingCalls):
             job = self.get(job_id, wait_seconds=max(0, min(POLL_SECONDS, int(left))))
             if job.status.is_terminal or left <= 0:
                 return job
+
+    def stream(self, job_id: str) -> Iterator[JobView]:
+        """Yield the job as it is and at each change, until it has ended.
+
+        A connection that breaks is taken up again after the last event.
+        """
+        last_id: str | None = None
+        while True:
+            for event in self._events(calls.events(job_id, last_id)):
+                last_id = event.id
+                job = calls.read_text(JobView, event.data, 200)
+                yield job
+                if job.status.is_terminal:
+                    return
+            time.sleep(RECONNECT_SECONDS)
 
     def list(
         self,
@@ -102,98 +115,75 @@ class Client(OperatingCalls):
 
         The others are filters; ``tag`` is a name and a value.
         """
-        filters = {
-            "limit": None if limit is None else min(limit, MAX_PAGE_SIZE),
-            "status": status,
-            "model": model,
-            "created_after": created_after.isoformat() if created_after else None,
-            "tag": ":".join(tag) if tag else None,
-        }
-        params = {name: value for name, value in filters.items() if value is not None}
-        page = _read(JobPage, self._send("GET", "/v1/jobs", params=params))
+        call = calls.first_page(limit, status, model, created_after, tag)
         left = limit
         while True:
+            page = calls.read(JobPage, self._send(call))
             jobs = page.value if left is None else page.value[:left]
             yield from jobs
             left = None if left is None else left - len(jobs)
             if page.next_link is None or left == 0:
                 return
-            page = _read(JobPage, self._send("GET", page.next_link))
+            call = calls.next_page(page.next_link)
 
     def cancel(self, job_id: str) -> JobView:
         """Ask for the job to stop; a job that has ended stays as it is."""
-        return _read(JobView, self._send("POST", f"{_path(job_id)}:cancel"))
+        return calls.read(JobView, self._send(calls.cancel(job_id)))
 
     def image(self, job_id: str, index: int = 0) -> bytes:
         """Return picture ``index`` (from 0) of a job as a PNG file."""
-        return self._send("GET", f"{_path(job_id)}/images/{index}").content
+        return self._send(calls.image(job_id, index)).content
+
+    def images(self, job: JobView) -> tuple[bytes, ...]:
+        """Return every picture of a finished job as PNG files."""
+        return tuple(self.image(job.id, index) for index in range(len(job.images)))
 
     def models(self) -> tuple[ModelView, ...]:
         """Return the models that may be asked for."""
-        return _read(_ModelList, self._send("GET", "/v1/models")).value
+        return calls.read(ModelList, self._send(calls.models())).value
 
     def _ask(
         self, kind: type[V], method: str, url: str, params: Mapping[str, str] | None = None
     ) -> V:
-        return _read(kind, self._send(method, url, params=params))
+        return calls.read(kind, self._send(Call(method, url, params=params or None)))
 
     def _tell(self, method: str, url: str) -> None:
-        self._send(method, url)
+        self._send(Call(method, url))
 
-    def _send(
-        self,
-        method: str,
-        url: str,
-        *,
-        json: Mapping[str, Any] | None = None,
-        params: Mapping[str, str | int] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> httpx.Response:
+    def _send(self, call: Call, *, stream: bool = False) -> httpx.Response:
+        """Return an answer that is no refusal; with ``stream``, unread and to be closed."""
         try:
-            # An empty mapping of parameters would strip those of a next link.
-            answer = self._http.request(
-                method, url, json=json, params=params or None, headers=headers
+            request = self._http.build_request(
+                call.method, call.url, params=call.params, headers=call.headers, json=call.json
             )
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise ServerUnreachable(self._base_url, type(error).__name__) from error
-        if answer.is_error:
-            raise _problem(answer)
-        return answer
+        except httpx.InvalidURL as error:
+            raise refused(None, self._base_url, error) from error
+        done = 0
+        while True:
+            answer: httpx.Response | None = None
+            failure: Exception | None = None
+            try:
+                answer = self._http.send(request, stream=stream)
+                if answer.is_success:
+                    return answer
+                answer.read()
+            except httpx.TransportError as error:
+                answer, failure = None, error
+            pause = self._retries.pause(done, answer)
+            if pause is None:
+                raise refused(answer, self._base_url, failure) from failure
+            done += 1
+            time.sleep(pause)
 
-
-class _ModelList(BaseModel):
-    value: tuple[ModelView, ...]
-
-
-def _path(job_id: str) -> str:
-    return f"/v1/jobs/{quote(job_id, safe='')}"
-
-
-def _problem(answer: httpx.Response) -> DarkroomClientError:
-    try:
-        error = answer.json()["error"]
-        return DarkroomClientError(
-            str(error["code"]),
-            str(error["message"]),
-            target=error.get("target"),
-            status=answer.status_code,
-        )
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return DarkroomClientError(
-            "UnexpectedAnswer",
-            f"the server answered {answer.status_code} without an error that can be read",
-            status=answer.status_code,
-        )
-
-
-def _read(kind: type[V], answer: httpx.Response) -> V:
-    try:
-        return kind.model_validate_json(answer.content)
-    except ValidationError as error:
-        field = ".".join(str(part) for part in error.errors()[0]["loc"]) or "body"
-        raise DarkroomClientError(
-            "UnexpectedAnswer",
-            f"the answer's field {field} cannot be read",
-            target=field,
-            status=answer.status_code,
-        ) from error
+    def _events(self, call: Call) -> Iterator[ServerEvent]:
+        """Yield events until the connection ends, well or not."""
+        parser = EventParser()
+        answer = self._send(call, stream=True)
+        try:
+            calls.check_is_stream(answer)
+            for chunk in answer.iter_bytes():
+                yield from parser.feed(chunk)
+        except httpx.TransportError:
+            return  # taken up again like a stream that the server ended
+        finally:
+            answer.close()

@@ -53,6 +53,7 @@ class JobView(View):
     status: JobState
     phase: str = ""
     progress: float = 0.0
+    step: int = 0
     model: str = ""
     input: dict[str, Any] = Field(default_factory=dict)
     images: tuple[ImageView, ...] = ()

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from darkroom.client import Client, DarkroomClientError, ServerUnreachable, http
+from darkroom.client import Client, DarkroomClientError, ServerUnreachable, calls
 from darkroom.jobs import JobState
 from tests.cli.conftest import Up
 
@@ -34,7 +34,7 @@ def test_waiting_ends_in_time_even_if_the_job_does_not(client: Client) -> None:
 
 
 def test_a_list_goes_on_over_pages(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_PAGE_SIZE", 2)
+    monkeypatch.setattr(calls, "MAX_PAGE_SIZE", 2)
     ids = [client.submit("a shape", tags={"over": "pages"}).id for _ in range(5)]
     newest_first = ids[::-1]
     assert [job.id for job in client.list(tag=("over", "pages"))] == newest_first
