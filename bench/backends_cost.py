@@ -27,7 +27,8 @@ from darkroom.clock import SystemClock
 from darkroom.errors import QueueUnavailable, StoreUnavailable
 from darkroom.jobs import Job, mark_sent, tenant_key
 from darkroom.jobstores import sqlite as sqlite_jobs
-from darkroom.jobstores.azure_tables import AzureTablesJobStore, record_row
+from darkroom.jobstores.azure_rows import record_row
+from darkroom.jobstores.azure_tables import AzureTablesJobStore
 from darkroom.jobstores.base import Idempotency, JobFilter, JobStore
 from darkroom.messages import message_for
 from darkroom.queues import sqlite as sqlite_queues

@@ -9,7 +9,8 @@ import pytest
 from darkroom.clock import FakeClock
 from darkroom.errors import InvalidInput, VersionConflict
 from darkroom.jobs import JobError, claim, fail, mark_sent, new_job_id, release, tenant_key
-from darkroom.jobstores.azure_tables import PART_CHARACTERS, PARTITIONS, AzureTablesJobStore
+from darkroom.jobstores.azure_rows import PART_CHARACTERS
+from darkroom.jobstores.azure_tables import PARTITIONS, AzureTablesJobStore
 from darkroom.jobstores.base import Idempotency, JobFilter
 from tests.azure.emulated import Azurite, fresh_name
 from tests.samples import NOW, make_job
