@@ -9,8 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.auth import Caller
-from api.dependencies import caller_of
+from api.dependencies import Caller, caller_of
 from darkroom.errors import QueueUnavailable, StoreUnavailable
 from darkroom.jobs import Job, claim
 from darkroom.jobstores.memory import MemoryJobStore
