@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from api.caps import TenantCaps
 from api.errors import JobErased, JobNotFinished, JobSucceeded
+from api.lines import PoolLines
 from api.pictures import StoredPicture, decode, fit
 from api.resolving import Sides, choose_model, resolve
 from darkroom.catalog import Catalog
@@ -58,6 +60,8 @@ class Admission:
         queues: Mapping[str, JobQueue],
         clock: Clock,
         metrics: ApiMetrics,
+        caps: TenantCaps,
+        lines: PoolLines,
     ) -> None:
         self._catalog = catalog
         self._region = region
@@ -66,6 +70,8 @@ class Admission:
         self._queues = queues
         self._clock = clock
         self._metrics = metrics
+        self._caps = caps
+        self._lines = lines
         self._log = get_logger()
 
     async def submit(
@@ -78,8 +84,9 @@ class Admission:
     ) -> Job:
         """Admit ``request`` for ``tenant``; return its job, or the key's earlier one.
 
-        Raises `InvalidInput` and its kinds, `IdempotencyKeyReused`, `StoreUnavailable`. A queue
-        that cannot be reached is no error: the job is recorded and the sweeper sends it.
+        Raises `InvalidInput` and its kinds, `LimitReached` and its kinds, `IdempotencyKeyReused`,
+        `StoreUnavailable`. A queue that cannot be reached is no error: the job is recorded and the
+        sweeper sends it.
         """
         resolved = await _prepare(request, self._catalog)
         job = self._new_job(tenant, resolved.generation, request.deadline_seconds).model_copy(
@@ -110,12 +117,15 @@ class Admission:
         self, job: Job, pictures: Mapping[str, bytes], idempotency: Idempotency | None
     ) -> Job:
         """Store the pictures, record the job, send it; or return what the key made before."""
-        for name, png in pictures.items():
-            await self._images.put(job.id, name, png)
-        created = await self._jobs.create(job, idempotency)
+        async with self._caps.room_for(job.tenant, job.estimated_gpu_seconds):
+            await self._lines.check(job)
+            for name, png in pictures.items():
+                await self._images.put(job.id, name, png)
+            created = await self._jobs.create(job, idempotency)
         if not created.is_new and pictures:
             await self._images.delete(job.id)
         if created.is_new:
+            self._lines.joined(created.job)
             self._note(created.job)
         if created.job.sent_at is None and created.job.status is JobState.NOT_STARTED:
             return await self.send(created.job)

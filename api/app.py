@@ -9,13 +9,45 @@ from fastapi.telemetry import TelemetryConfig
 
 from api import problems
 from api.documentation import document
+from api.hosts import LoopbackNames
+from api.methods import Methods
 from api.middleware import RequestContext
-from api.routes import dead_letters, ended, images, jobs, models, operations, pages, usage
+from api.routes import (
+    dead_letters,
+    ended,
+    events,
+    images,
+    jobs,
+    models,
+    openai,
+    operations,
+    pages,
+    tutorial,
+    usage,
+)
 from api.state import ApiState
 from darkroom import __version__
 
 # The framework's own log records hold the words of errors, which may quote a prompt.
 TELEMETRY: TelemetryConfig = {"logs": False, "operation_spans": False}
+
+
+ROUTERS = tuple(
+    module.router
+    for module in (
+        jobs,
+        events,
+        ended,
+        images,
+        openai,
+        tutorial,
+        models,
+        usage,
+        dead_letters,
+        operations,
+        pages,
+    )
+)
 
 
 def create_app(state: ApiState) -> FastAPI:
@@ -44,9 +76,12 @@ def create_app(state: ApiState) -> FastAPI:
     )
     app.state.api = state
     problems.install(app)
-    for module in (jobs, ended, images, models, usage, dead_letters, operations, pages):
-        app.include_router(module.router)
+    for router in ROUTERS:
+        app.include_router(router)
     pages.mount(app)
+    if state.settings.is_local_only:
+        app.add_middleware(LoopbackNames, public_url=state.settings.public_url)
+    app.add_middleware(Methods)
     app.add_middleware(RequestContext, metrics=state.metrics)
     document(app)
     return app

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from api.errors import STATUS_BY_CODE
 from api.problems import PROBLEM_JSON, ErrorAnswer
@@ -15,12 +16,23 @@ _SUMMARY = "Submit text-to-image, image-to-image and inpainting jobs, and follow
 _REFERENCES = "#/components/schemas/{model}"
 _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 _TEXT = {"type": "string"}
+_OPEN = ("/livez", "/readyz", "/metrics", "/api/health")  # ask for no credential
+_CREDENTIALS: dict[str, Any] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, or an access token of Entra ID.",
+    },
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
+}
+_CALLER_REFUSALS = (401, 403, 429, 503)
 
 SUBMIT_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/GenerationRequest"}}
+            "application/json": {"schema": {"$ref": "#/components/schemas/GenerationRequest"}},
+            "multipart/form-data": {"schema": {"$ref": "#/components/schemas/GenerationForm"}},
         },
     }
 }
@@ -37,6 +49,8 @@ JOB_HEADERS: dict[str, Any] = {
     "Preference-Applied": {"description": "What of Prefer was honoured.", "schema": _TEXT},
     "x-ms-request-id": {"description": "Id of this request, for support.", "schema": _TEXT},
 }
+WAITING_STATUSES = (400, 401, 403, 409, 413, 415, 422, 429, 502, 503, 504)
+"""Of the routes that answer with the pictures themselves."""
 NOT_MODIFIED: dict[str, Any] = {"description": "Unchanged since the ETag that was sent."}
 
 
@@ -45,18 +59,35 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _refusal(status) for status in (*statuses, 500)}
 
 
+def shaped_refusals(shape: type[BaseModel], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the same for a route whose errors are another API's ``shape``."""
+    return {status: {**_said(status), "model": shape} for status in (*statuses, 500)}
+
+
 def _refusal(status: int) -> dict[str, Any]:
-    codes = ", ".join(code for code, known in STATUS_BY_CODE.items() if known == status)
     schema = {"$ref": "#/components/schemas/ErrorAnswer"}
     return {
-        "description": f"{HTTPStatus(status).phrase}. Codes: {codes}.",
+        **_said(status),
         "model": ErrorAnswer,
-        "headers": {"x-ms-error-code": {"description": "The error code.", "schema": _TEXT}},
         "content": {
             "application/json": {"schema": schema},
             PROBLEM_JSON: {"schema": {"type": "object"}},
         },
     }
+
+
+def _said(status: int) -> dict[str, Any]:
+    codes = ", ".join(code for code, known in STATUS_BY_CODE.items() if known == status)
+    return {
+        "description": f"{HTTPStatus(status).phrase}. Codes: {codes}.",
+        "headers": {"x-ms-error-code": {"description": "The error code.", "schema": _TEXT}},
+    }
+
+
+def json_body(kind: type[BaseModel]) -> dict[str, Any]:
+    """Return what says that a route reads ``kind`` as JSON; for flat models, by no reference."""
+    content = {"application/json": {"schema": kind.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def document(app: FastAPI) -> None:
@@ -76,13 +107,39 @@ def _generate(app: FastAPI) -> dict[str, Any]:
     asked = GenerationRequest.model_json_schema(ref_template=_REFERENCES)
     schemas.update(asked.pop("$defs", {}))
     schemas["GenerationRequest"] = asked
-    for operations in made["paths"].values():
+    schemas["GenerationForm"] = _form_of(asked)
+    for path, operations in made["paths"].items():
         for operation in operations.values():
             _drop_framework_errors(operation["responses"])
+            if path not in _OPEN:
+                _ask_for_credential(operation)
     for name in _FRAMEWORK_SCHEMAS:
         schemas.pop(name, None)
     made["components"]["schemas"] = dict(sorted(schemas.items()))
+    made["components"]["securitySchemes"] = _CREDENTIALS
     return made
+
+
+def _form_of(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the same fields as a form has them: its pictures are files."""
+    fields = dict(asked["properties"])
+    for name in ("image", "mask_image"):
+        said = {"description": fields[name]["description"].replace("Base64 ", "A file: ")}
+        fields[name] = {"type": "string", "format": "binary", **said}
+    form = {"description": "A request as a form; `tags` and `loras` are JSON text."}
+    return {**asked, **form, "properties": fields, "title": "GenerationForm"}
+
+
+def _ask_for_credential(operation: dict[str, Any]) -> None:
+    """Say that the operation has a caller, and how callers may be refused."""
+    operation["security"] = [{name: []} for name in _CREDENTIALS]
+    responses = operation["responses"]
+    for status in _CALLER_REFUSALS:
+        if str(status) not in responses:
+            refused = {**_refusal(status)}
+            refused.pop("model")
+            responses[str(status)] = refused
+    operation["responses"] = dict(sorted(responses.items()))
 
 
 def _drop_framework_errors(responses: dict[str, Any]) -> None:

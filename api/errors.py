@@ -1,10 +1,10 @@
 """The errors that only an HTTP tier has, and the status of every error code, in one table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from darkroom.errors import Conflict, DarkroomError, InvalidInput, NotFound
+from darkroom.errors import Conflict, DarkroomError, InvalidInput, NotFound, Retryable
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,12 @@ class InvalidParameters(InvalidInput):
         more = f" (and {len(details) - 1} more: see details)" if len(details) > 1 else ""
         super().__init__(first.message + more, target=first.target)
         self.details = tuple(details)
+
+
+class InvalidForm(InvalidInput):
+    """The body is not one multipart form (RFC 7578), or a field stands twice in it."""
+
+    code = "InvalidForm"
 
 
 class RequestTooLarge(InvalidInput):
@@ -72,6 +78,45 @@ class JobErased(Conflict):
     code = "JobErased"
 
 
+class JobTimedOut(DarkroomError):
+    """A caller who waits in one request waited long enough; the job goes on."""
+
+    code = "JobTimedOut"
+
+    def __init__(self, job_id: str, seconds: float) -> None:
+        super().__init__(
+            f"job {job_id} has not ended after {seconds:g} s; it goes on: GET /v1/jobs/{job_id}"
+        )
+        self.headers = {"x-should-retry": "false"}  # an OpenAI client would ask for it once more
+
+
+class JobFailed(DarkroomError):
+    """The job of a caller who waits in one request ended without pictures."""
+
+    code = "JobFailed"
+
+    def __init__(self, job_id: str, code: str, message: str) -> None:
+        super().__init__(f"job {job_id} ended without pictures: {code}: {message}")
+        self.headers = {"x-should-retry": "false"}  # it was tried as often as makes sense
+
+
+class NotSupported(DarkroomError):
+    """A convention that this API does not follow, where ignoring it would mislead."""
+
+    code = "NotSupported"
+
+
+class Unauthenticated(DarkroomError):
+    """No credential, or one that is not good. ``headers`` has the challenge of RFC 6750."""
+
+    code = "Unauthenticated"
+
+    def __init__(self, message: str, *, is_missing: bool = False) -> None:
+        super().__init__(message, target="Authorization")
+        flaw = "" if is_missing else ', error="invalid_token"'
+        self.headers = {"www-authenticate": f'Bearer realm="darkroom"{flaw}'}
+
+
 class Forbidden(DarkroomError):
     """The caller lacks ``role``, which the route asks for."""
 
@@ -79,14 +124,69 @@ class Forbidden(DarkroomError):
 
     def __init__(self, role: str) -> None:
         super().__init__(f"this needs the role {role}", target=role)
+        challenge = f'Bearer realm="darkroom", error="insufficient_scope", scope="{role}"'
+        self.headers = {"www-authenticate": challenge}
+
+
+class IdentityProviderUnavailable(Retryable):
+    """Whether a token is good cannot be found out at present."""
+
+    code = "IdentityProviderUnavailable"
+
+
+class HostNotAllowed(InvalidInput):
+    """The request names a host that this process does not answer for."""
+
+    code = "HostNotAllowed"
+
+
+class LimitReached(DarkroomError):
+    """A base: what is asked may be had later, after ``retry_after_seconds``."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        target: str | None = None,
+        retry_after_seconds: int,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, target=target)
+        self.headers = {**(headers or {}), "retry-after": str(max(1, retry_after_seconds))}
+
+
+class TooManyRequests(LimitReached):
+    """The tenant's requests come faster than its rate allows."""
+
+    code = "TooManyRequests"
+
+
+class QueuedJobsLimit(LimitReached):
+    """The tenant has as much waiting as it may; ``target`` names the cap."""
+
+    code = "QueuedJobsLimit"
+
+
+class DeadlineCannotBeMet(LimitReached):
+    """What waits before the job takes longer than the job's deadline."""
+
+    code = "DeadlineCannotBeMet"
+
+
+class QueueFull(LimitReached):
+    """The pool has as many jobs waiting as it may, whoever they belong to."""
+
+    code = "QueueFull"
 
 
 STATUS_BY_CODE: Final[dict[str, int]] = {
     "InvalidParameter": 400,
     "InvalidJson": 400,
+    "InvalidForm": 400,
     "UnknownModel": 400,
     "NoPoolForJob": 400,
     "UnsafeContent": 400,
+    "Unauthenticated": 401,
     "Forbidden": 403,
     "NotFound": 404,
     "JobNotFound": 404,
@@ -102,10 +202,19 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "IdempotencyKeyInFlight": 409,
     "RequestTooLarge": 413,
     "UnsupportedMediaType": 415,
+    "HostNotAllowed": 421,
     "IdempotencyKeyReused": 422,
+    "TooManyRequests": 429,
+    "QueuedJobsLimit": 429,
+    "DeadlineCannotBeMet": 429,
     "InternalError": 500,
+    "NotSupported": 501,
+    "JobFailed": 502,
     "StoreUnavailable": 503,
     "QueueUnavailable": 503,
+    "QueueFull": 503,
+    "IdentityProviderUnavailable": 503,
+    "JobTimedOut": 504,
 }
 """What a caller can get from the API. A code that is not here is our fault: `InternalError`."""
 

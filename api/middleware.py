@@ -7,6 +7,7 @@ import re
 import time
 import traceback
 import uuid
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -39,6 +40,7 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         request_id = uuid.uuid4().hex
+        known: dict[str, Any] = scope.setdefault("state", {})  # the routes' request.state
         began = time.perf_counter()
         status = 0
 
@@ -46,7 +48,9 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _add_headers(MutableHeaders(scope=message), Headers(scope=scope), request_id)
+                headers = MutableHeaders(scope=message)
+                _add_headers(headers, Headers(scope=scope), request_id)
+                headers.update(known.get("rate_headers", {}))
             await send(message)
 
         try:

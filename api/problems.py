@@ -15,13 +15,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from api.error_shapes import SHAPES
 from api.errors import (
     UNAVAILABLE_RETRY_SECONDS,
     Detail,
+    Forbidden,
     InvalidJson,
     InvalidParameters,
+    JobFailed,
+    JobTimedOut,
+    LimitReached,
     MethodNotAllowed,
     RouteNotFound,
+    Unauthenticated,
     UnsupportedMediaType,
     status_of,
 )
@@ -100,15 +106,21 @@ def answer(request: Request, error: DarkroomError) -> JSONResponse:
     """Return the answer to ``error``: status, code header and the body of the accepted type."""
     status = status_of(error)
     internal = status == HTTPStatus.INTERNAL_SERVER_ERROR
+    is_limit = isinstance(error, LimitReached)
     body = ErrorBody(
         code="InternalError" if internal else error.code,
-        message=_OUR_FAULT.get(status, error.message),
+        message=error.message if is_limit else _OUR_FAULT.get(status, error.message),
         target=None if internal else error.target,
         details=_listed(error),
     )
     headers = {"x-ms-error-code": body.code}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["retry-after"] = str(UNAVAILABLE_RETRY_SECONDS)
+    if isinstance(error, LimitReached | Unauthenticated | Forbidden | JobFailed | JobTimedOut):
+        headers |= error.headers
+    if shape := SHAPES.get(request.url.path):
+        said = shape(status, body.code, body.message, body.target)
+        return JSONResponse(said, status, headers)
     if PROBLEM_JSON in request.headers.get("accept", ""):
         content = {
             "type": f"urn:darkroom:error:{body.code}",
@@ -119,8 +131,7 @@ def answer(request: Request, error: DarkroomError) -> JSONResponse:
             **body.model_dump(exclude={"message"}, exclude_none=True),
         }
         return JSONResponse(content, status, headers, media_type=PROBLEM_JSON)
-    said = ErrorAnswer(error=body).model_dump(exclude_none=True)
-    return JSONResponse(said, status, headers)
+    return JSONResponse(ErrorAnswer(error=body).model_dump(exclude_none=True), status, headers)
 
 
 def _listed(error: DarkroomError) -> list[ErrorDetail] | None:

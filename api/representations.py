@@ -5,6 +5,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.lines import Place
 from darkroom.catalog import Catalog, Model, ModelDefaults, ModelLimits, Pool
 from darkroom.generation import Generation
 from darkroom.jobs import Job, JobError, JobState, Phase, Provenance, Usage
@@ -28,6 +29,22 @@ class ImageBody(_Body):
     seed: int = Field(description="The seed that gives this picture alone.")
 
 
+class QueueBody(_Body):
+    """Where a waiting job stands in its pool's line. Estimates, at most a second old."""
+
+    position: int = Field(ge=1, description="1 is the next to begin.")
+    eta_seconds: float = Field(
+        ge=0, description="Until it may begin, if all of the pool's replicas run."
+    )
+
+    @classmethod
+    def of(cls, place: Place | None) -> "QueueBody | None":
+        """Return how a place is shown."""
+        if place is None:
+            return None
+        return cls(position=place.position, eta_seconds=place.eta_seconds)
+
+
 class JobBody(_Body):
     """A job, and the status monitor of its operation."""
 
@@ -36,6 +53,7 @@ class JobBody(_Body):
     phase: Phase = Field(description="What is being done right now; finer than the status.")
     progress: float = Field(ge=0, le=1, description="Share done, 0 to 1.")
     step: int = Field(ge=0, description="Denoising steps done of `input.num_inference_steps`.")
+    queue: QueueBody | None = Field(description="Its place in the line; null unless it waits.")
     model: str
     pool: str
     cancel_requested: bool
@@ -94,8 +112,11 @@ class Health(_Body):
     checks: dict[str, str] = Field(default_factory=dict)
 
 
-def job_body(job: Job, base_url: str) -> JobBody:
-    """Return what a caller sees of ``job``; links start with ``base_url`` (no slash at its end)."""
+def job_body(job: Job, base_url: str, place: Place | None = None) -> JobBody:
+    """Return what a caller sees of ``job``; links start with ``base_url`` (no slash at its end).
+
+    ``place`` is where it waits.
+    """
     images = [
         ImageBody(
             url=f"{base_url}/v1/jobs/{job.id}/images/{image.index}",
@@ -109,6 +130,7 @@ def job_body(job: Job, base_url: str) -> JobBody:
         phase=job.phase,
         progress=job.progress,
         step=job.step,
+        queue=QueueBody.of(place),
         model=job.generation.model,
         pool=job.pool,
         cancel_requested=job.cancel_requested,
@@ -128,9 +150,11 @@ def job_body(job: Job, base_url: str) -> JobBody:
     )
 
 
-def retry_after_seconds(job: Job) -> int:
-    """Return when to look again: what is left of the job's estimate, 1 to 30 seconds."""
+def retry_after_seconds(job: Job, place: Place | None = None) -> int:
+    """Return when to look again, 1 to 30 seconds: the wait in line and what is left of the job."""
     left = job.estimated_gpu_seconds * (1 - job.progress)
+    if place is not None:
+        left += place.eta_seconds
     return max(MIN_RETRY_SECONDS, min(MAX_RETRY_SECONDS, math.ceil(left)))
 
 

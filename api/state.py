@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from api.admission import Admission
+from api.auth.credentials import Callers
+from api.auth.wiring import open_callers
+from api.caps import Caps, TenantCaps
 from api.dead_letters import DeadLetters
 from api.exhausted import Exhausted
+from api.lines import PoolLines
+from api.rates import Rates
 from api.settings import ApiSettings
 from api.sweeper import Sweeper
 from api.watching import Watcher
@@ -34,6 +39,9 @@ class ApiState:
     watcher: Watcher
     sweeper: Sweeper
     dead_letters: DeadLetters
+    callers: Callers
+    rates: Rates
+    lines: PoolLines
     close: Callable[[], Awaitable[None]]
 
 
@@ -52,8 +60,15 @@ def make_state(
     clock: Clock,
     close: Callable[[], Awaitable[None]] = nothing_to_close,
 ) -> ApiState:
-    """Put the policies around the adapters."""
+    """Put the policies around the adapters.
+
+    Raises `SettingsError` for a file of keys or a counter of requests that cannot work.
+    """
     metrics = ApiMetrics(CollectorRegistry())
+    caps = Caps(int(settings.limit("max_queued_jobs")), settings.limit("max_queued_gpu_seconds"))
+    lines = PoolLines(
+        catalog=catalog, jobs=jobs, queues=queues, clock=clock, max_jobs=settings.max_pool_jobs
+    )
     admission = Admission(
         catalog=catalog,
         region=region,
@@ -62,6 +77,8 @@ def make_state(
         queues=queues,
         clock=clock,
         metrics=metrics,
+        caps=TenantCaps(jobs, caps, clock),
+        lines=lines,
     )
     sweeper = Sweeper(
         admission=admission,
@@ -84,5 +101,8 @@ def make_state(
         watcher=Watcher(jobs, settings.watch_seconds),
         sweeper=sweeper,
         dead_letters=DeadLetters(queues, jobs, admission, clock),
+        callers=open_callers(settings, clock),
+        rates=Rates(int(settings.limit("requests_per_minute")), settings.limits_url),
+        lines=lines,
         close=close,
     )

@@ -18,6 +18,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+keys = typer.Typer(no_args_is_help=True, help="Make API keys.", rich_markup_mode=None)
+app.add_typer(keys, name="keys")
+
 app.add_typer(dead_letters.app)
 
 JobId = Annotated[str, typer.Argument(help="Id of a job, as `submit` and `list` print it.")]
@@ -173,6 +176,24 @@ def models(url: Url = None) -> None:
     from cli.jobs import show_models
 
     show_models(url)
+
+
+@keys.command("new")
+def new_key(
+    tenant: Annotated[str, typer.Option(help="Who the key belongs to.")],
+    role: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Jobs.Submit, Jobs.Read, Jobs.Operate; repeatable. Default: the first two."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The key's name in the file.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="End after so many days.")] = None,
+) -> None:
+    """Make an API key: printed once, with the entry for the file of keys."""
+    from cli.keys import print_new
+
+    print_new(tenant, roles=role or [], name=name, days=days)
 
 
 @app.command()

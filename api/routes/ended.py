@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from api.answers import job_answer, job_location
-from api.dependencies import Calling, JobId, State, own_job
+from api.dependencies import JobId, State, Submitter, own_job
 from api.documentation import JOB_HEADERS, refusals
 from api.erasure import erase_job
 from api.representations import JobBody
@@ -22,13 +22,13 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
         **refusals(400, 404, 409, 503),
     },
 )
-async def resubmit(request: Request, job_id: JobId, caller: Calling, state: State) -> Response:
+async def resubmit(request: Request, job_id: JobId, caller: Submitter, state: State) -> Response:
     """Admit a new job with the same input and seed; asking twice gives the same new job."""
     old = await own_job(job_id, caller, state)
     incoming = None if current_traceparent() else request.headers.get("traceparent")
     with span("admit", traceparent=incoming):
         job = await state.admission.resubmit(old, traceparent=current_traceparent())
-    answered = job_answer(request, state, job, status=202)
+    answered = await job_answer(request, state, job, status=202)
     answered.headers["operation-location"] = job_location(request, state, job)
     return answered
 
@@ -40,7 +40,7 @@ async def resubmit(request: Request, job_id: JobId, caller: Calling, state: Stat
     summary="Erase a job's prompt and pictures",
     responses=refusals(404, 409, 503),
 )
-async def erase(job_id: JobId, caller: Calling, state: State) -> Response:
+async def erase(job_id: JobId, caller: Submitter, state: State) -> Response:
     """Delete the pictures and the texts of an ended job; its accounting stays."""
     job = await own_job(job_id, caller, state)
     state.watcher.changed(await erase_job(job, state.jobs, state.images, state.clock))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Response
 
-from api.dependencies import Calling, JobId, State, own_job
+from api.dependencies import JobId, Reader, State, own_job
 from api.documentation import NOT_MODIFIED, refusals
 from api.errors import JobNotFinished
 from api.headers import etag, matches
@@ -34,7 +34,7 @@ _FOREVER = "private, max-age=31536000, immutable"  # a finished job's pictures n
 async def get_image(
     job_id: JobId,
     index: Annotated[int, Path(ge=0, lt=MAX_IMAGES, description="Which picture, from 0.")],
-    caller: Calling,
+    caller: Reader,
     state: State,
     if_none_match: Annotated[str | None, Header(description="An ETag seen before.")] = None,
     sec_fetch_site: Annotated[str | None, Header(include_in_schema=False)] = None,

@@ -1,24 +1,28 @@
 """Submit a job, follow it, list, cancel."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import AwareDatetime
 
 from api.answers import job_answer, job_headers, job_location, json_answer
-from api.dependencies import Calling, JobId, State, base_url, own_job, read_generation
+from api.bodies import read_generation
+from api.dependencies import (
+    JobId,
+    Reader,
+    State,
+    Submitter,
+    base_url,
+    own_job,
+)
 from api.documentation import JOB_HEADERS, NOT_MODIFIED, SUBMIT_BODY, refusals
-from api.errors import status_of
-from api.headers import MAX_WAIT_SECONDS, idempotency_key, matches, preference
+from api.headers import MAX_WAIT_SECONDS, matches, preference
 from api.representations import JobBody, JobPage, job_body
-from api.state import ApiState
-from darkroom.errors import DarkroomError, InvalidInput, VersionConflict
+from api.submitting import IdempotencyHeader, is_over, submit_job
+from darkroom.errors import InvalidInput, VersionConflict
 from darkroom.generation import MAX_TAG_CHARACTERS
 from darkroom.jobs import Job, JobState, request_cancel
 from darkroom.jobstores.base import MAX_PAGE_SIZE, JobFilter
-from darkroom.tracing import current_traceparent, span
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 MAX_CURSOR_CHARACTERS = 512
@@ -38,16 +42,9 @@ MAX_CURSOR_CHARACTERS = 512
 )
 async def submit(
     request: Request,
-    caller: Calling,
+    caller: Submitter,
     state: State,
-    idempotency_header: Annotated[
-        str | None,
-        Header(
-            alias="Idempotency-Key",
-            description="1 to 255 printable ASCII characters, quoted or bare, good for 24 hours:"
-            " the same key and body return the same job.",
-        ),
-    ] = None,
+    idempotency_header: IdempotencyHeader = None,
     prefer: Annotated[
         str | None,
         Header(description="`wait=n` answers when the job ends, after n (1 to 60) s at most."),
@@ -55,16 +52,11 @@ async def submit(
 ) -> Response:
     """Check the request, record the job, send its message."""
     wanted = preference(request.headers.getlist("prefer"))
-    incoming = None if current_traceparent() else request.headers.get("traceparent")
-    with _refusals_counted(state), span("admit", traceparent=incoming):
-        key = idempotency_key(idempotency_header)
-        body = await read_generation(request, state)
-        job = await state.admission.submit(
-            caller.tenant, body, idempotency_key=key, traceparent=current_traceparent()
-        )
-    job = await state.watcher.wait(job, _is_over, wanted.wait_seconds)
+    reading = read_generation(request, state)
+    job = await submit_job(request, caller, state, reading, idempotency_header)
+    job = await state.watcher.wait(job, is_over, wanted.wait_seconds)
     done = wanted.wait_seconds > 0 and job.status.is_terminal
-    answered = job_answer(request, state, job, status=200 if done else 202)
+    answered = await job_answer(request, state, job, status=200 if done else 202)
     answered.headers["operation-location"] = job_location(request, state, job)
     if wanted.applied:
         answered.headers["preference-applied"] = wanted.applied
@@ -84,7 +76,7 @@ async def submit(
 async def get(
     request: Request,
     job_id: JobId,
-    caller: Calling,
+    caller: Reader,
     state: State,
     wait: Annotated[
         int,
@@ -105,8 +97,8 @@ async def get(
 
     job = await state.watcher.wait(job, is_news, wait)
     if matches(if_none_match, job.version):
-        return Response(status_code=304, headers=job_headers(job))
-    return job_answer(request, state, job)
+        return Response(status_code=304, headers=job_headers(job, await state.lines.place(job)))
+    return await job_answer(request, state, job)
 
 
 @router.get(
@@ -118,7 +110,7 @@ async def get(
 )
 async def list_jobs(
     request: Request,
-    caller: Calling,
+    caller: Reader,
     state: State,
     status: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
     model: Annotated[str | None, Query(max_length=64, description="Only this model.")] = None,
@@ -142,7 +134,8 @@ async def list_jobs(
     if page.next_cursor is not None:
         asked = request.url.include_query_params(cursor=page.next_cursor)
         link = f"{base}/v1/jobs?{asked.query}"
-    listed = JobPage(value=[job_body(job, base) for job in page.jobs], next_link=link)
+    bodies = [job_body(job, base, await state.lines.place(job)) for job in page.jobs]
+    listed = JobPage(value=bodies, next_link=link)
     left_out = {"next_link"} if link is None else None
     return json_answer(listed.model_dump_json(exclude=left_out))
 
@@ -153,7 +146,7 @@ async def list_jobs(
     summary="Cancel a job",
     responses={200: {"description": "The job.", "headers": JOB_HEADERS}, **refusals(404, 503)},
 )
-async def cancel(request: Request, job_id: JobId, caller: Calling, state: State) -> Response:
+async def cancel(request: Request, job_id: JobId, caller: Submitter, state: State) -> Response:
     """End a waiting job at once, ask a running one's worker to stop; a finished one stays."""
     while True:
         job = await own_job(job_id, caller, state)
@@ -166,21 +159,7 @@ async def cancel(request: Request, job_id: JobId, caller: Calling, state: State)
             continue
         state.watcher.changed(job)
         break
-    return job_answer(request, state, job)
-
-
-@contextmanager
-def _refusals_counted(state: ApiState) -> Iterator[None]:
-    try:
-        yield
-    except DarkroomError as error:
-        code = error.code if status_of(error) < 500 or status_of(error) == 503 else "InternalError"
-        state.metrics.jobs_refused.labels(code).inc()
-        raise
-
-
-def _is_over(job: Job) -> bool:
-    return job.status.is_terminal
+    return await job_answer(request, state, job)
 
 
 def _tag(text: str | None) -> tuple[str, str] | None:

@@ -1,19 +1,18 @@
 """For those who run it: probes and metrics."""
 
 import asyncio
-from collections.abc import Awaitable
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from api.dependencies import State
+from api.auth.base import Role
+from api.dependencies import State, caller_of, check_role
 from api.documentation import refusals
+from api.readiness import CHECK_SECONDS, checks_of
 from api.representations import Health
-from api.state import ApiState
-from darkroom.errors import DarkroomError, JobNotFound, QueueUnavailable
+from darkroom.errors import QueueUnavailable
 
 router = APIRouter(tags=["operations"])
-CHECK_SECONDS = 2.0
 
 
 @router.get("/livez", summary="Whether the process answers", responses=refusals())
@@ -29,11 +28,8 @@ async def livez() -> Health:
 )
 async def readyz(state: State, response: Response) -> Health:
     """Try one cheap read on each."""
-    names = ["jobs", *(f"queue {pool}" for pool in state.queues)]
-    tries = [_read_jobs(state), *(queue.depth() for queue in state.queues.values())]
-    found = await asyncio.gather(*(_check(one) for one in tries))
-    checks = dict(zip(names, found, strict=True))
-    ready = all(result == "ok" for result in found)
+    checks = await checks_of(state)
+    ready = all(result == "ok" for result in checks.values())
     response.status_code = 200 if ready else 503
     return Health(status="ok" if ready else "unavailable", checks=checks)
 
@@ -44,11 +40,13 @@ async def readyz(state: State, response: Response) -> Health:
     summary="Prometheus metrics",
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics."},
-        **refusals(),
+        **refusals(401, 403, 429),
     },
 )
-async def metrics(state: State) -> Response:
+async def metrics(request: Request, state: State) -> Response:
     """Return every series, with the queues' depths as they are now."""
+    if state.settings.metrics_need_operator:
+        check_role(await caller_of(request), Role.OPERATE)
     gauge = state.metrics.queue_depth
     for pool, queue in state.queues.items():
         try:
@@ -62,21 +60,3 @@ async def metrics(state: State) -> Response:
         gauge.labels(pool, "dead_lettered").set(depth.dead_lettered)
         gauge.labels(pool, "scheduled").set(depth.scheduled)
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-async def _read_jobs(state: ApiState) -> None:
-    try:
-        await state.jobs.get("probe")
-    except JobNotFound:
-        return
-
-
-async def _check(reading: Awaitable[object]) -> str:
-    try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            await reading
-    except DarkroomError as error:
-        return error.code
-    except TimeoutError:
-        return "Timeout"
-    return "ok"

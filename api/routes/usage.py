@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from api.dependencies import Calling, State
+from api.dependencies import Reader, State
 from api.documentation import refusals
 from api.usage import MAX_RANGE, TenantUsage, check_end, usage_of
 from darkroom.jobs import JobState
@@ -51,7 +51,7 @@ class UsageReport(BaseModel):
     responses=refusals(400, 503),
 )
 async def usage(
-    caller: Calling,
+    caller: Reader,
     state: State,
     start: Annotated[
         AwareDatetime | None,

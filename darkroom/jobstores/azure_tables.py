@@ -14,7 +14,8 @@ Rows
 Cost
     `create`, `get`, `compare_and_set`: one request. A page: one request of its own length, or with
     filters at most `MAX_SCANNED` records read. `unsent`: 16 requests that see only what is unsent,
-    and one read per job found. None depends on how many jobs there are.
+    and one read per job found. `backlog`: at most two requests. None depends on how many jobs there
+    are.
 Limits
     Azure allows 2,000 rows a second in a partition and 20,000 in an account: one tenant, or two
     whose keys begin alike, can admit about 200 jobs a second. A record may have 1 MiB.
@@ -27,11 +28,8 @@ Idempotency keys
 """
 
 import asyncio
-import hashlib
-import re
-import uuid
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from azure.core import MatchConditions
@@ -48,9 +46,20 @@ from darkroom.errors import (
     StoreUnavailable,
     VersionConflict,
 )
-from darkroom.jobs import Job, JobState, tenant_key
+from darkroom.jobs import Job, tenant_key
+from darkroom.jobstores.azure_rows import (
+    Row,
+    is_unsent,
+    job_of,
+    key_row,
+    record_keys,
+    record_row,
+    unsent_prefix,
+    unsent_row,
+    version_of,
+)
 from darkroom.jobstores.base import (
-    IDEMPOTENCY_LIFETIME,
+    Backlog,
     Created,
     Idempotency,
     JobFilter,
@@ -61,77 +70,15 @@ from darkroom.jobstores.cursor import decode_cursor, encode_cursor
 
 TABLE = "jobs"
 PARTITIONS = "0123456789abcdef"
-PART_CHARACTERS = 16_000  # at most 2 UTF-16 units each, and a property holds 32 Ki of those
 MAX_SCANNED = 1_000
 SCAN_PAGE = 200
+ROWS_PER_REQUEST = 1_000  # the service's own limit
+MAX_COUNTED = 2 * ROWS_PER_REQUEST
 CLOCK_SKEW = timedelta(minutes=1)  # between the time in a job's id and its created_at
 CREATE_TRIES = 5
 RETRIED_TOO: dict[str, Any] = {  # transactions are POSTs, which the SDK does not repeat by itself
     "retry_on_methods": frozenset({"POST"})
 }
-
-_JOB_ID = re.compile(r"([a-z][a-z0-9]{0,15})-([0-9a-f]{32})([0-9a-f]{8})")
-_INVERTED = str.maketrans("0123456789abcdef", "fedcba9876543210")
-
-Row = dict[str, Any]
-
-
-def _keys(job_id: str) -> tuple[str, str] | None:
-    """Return partition and row key of a record, or None for what is no job id."""
-    found = _JOB_ID.fullmatch(job_id)
-    if not found:
-        return None
-    region, time_ordered, tenant = found.groups()
-    return tenant[0], f"job-{tenant}-{time_ordered.translate(_INVERTED)}-{region}"
-
-
-def record_row(job: Job) -> Row:
-    """Return a record as a row. Raises `InvalidInput` for an id that is another tenant's."""
-    keys = _keys(job.id)
-    if keys is None or not job.id.endswith(tenant_key(job.tenant)):
-        raise InvalidInput(f"job id {job.id} was not made for its tenant", target="id")
-    text = job.model_dump_json()
-    parts = [text[at : at + PART_CHARACTERS] for at in range(0, len(text), PART_CHARACTERS)]
-    row: Row = {"PartitionKey": keys[0], "RowKey": keys[1], "Parts": len(parts)}
-    row |= {f"Record{index}": part for index, part in enumerate(parts)}
-    return row | {"Unsent": _is_unsent(job), "WriteId": uuid.uuid4().hex}
-
-
-def _unsent_row(job: Job) -> Row:
-    return {
-        "PartitionKey": tenant_key(job.tenant)[0],
-        "RowKey": f"{_unsent_prefix(job.created_at)}-{job.id}",
-    }
-
-
-def _key_row(job: Job, idempotency: Idempotency) -> Row:
-    digest = hashlib.sha256(f"{job.tenant}\0{idempotency.key}".encode()).hexdigest()
-    return {
-        "PartitionKey": tenant_key(job.tenant)[0],
-        "RowKey": f"key-{digest}",
-        "JobId": job.id,
-        "Fingerprint": idempotency.fingerprint,
-        "ExpiresAt": (job.created_at + IDEMPOTENCY_LIFETIME).isoformat(),
-    }
-
-
-def _unsent_prefix(moment: datetime) -> str:
-    microseconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    return f"unsent-{microseconds:020d}"
-
-
-def _is_unsent(job: Job) -> bool:
-    return job.status is JobState.NOT_STARTED and job.sent_at is None
-
-
-def _version(unsent: bool, etag: str) -> str:
-    return ("u" if unsent else "-") + etag
-
-
-def _job(row: Any) -> Job:
-    text = "".join(row[f"Record{index}"] for index in range(row["Parts"]))
-    version = _version(row["Unsent"], row.metadata["etag"])
-    return Job.model_validate_json(text).model_copy(update={"version": version})
 
 
 class AzureTablesJobStore(JobStore):
@@ -160,7 +107,7 @@ class AzureTablesJobStore(JobStore):
         """Return the record: one point read."""
         await self._prepare()
         with store_errors("reading a job record"):
-            return _job(await self._row(job_id))
+            return job_of(await self._row(job_id))
 
     async def list(
         self, tenant: str, filters: JobFilter, *, limit: int = 20, cursor: str | None = None
@@ -197,14 +144,14 @@ class AzureTablesJobStore(JobStore):
                 if present["WriteId"] != row["WriteId"]:
                     raise VersionConflict(f"job {job.id} changed since it was read") from None
                 etag = present.metadata["etag"]
-        return job.model_copy(update={"version": _version(row["Unsent"], etag)})
+        return job.model_copy(update={"version": version_of(row["Unsent"], etag)})
 
     async def unsent(
         self, created_before: datetime, limit: int = 100, created_from: datetime | None = None
     ) -> Sequence[Job]:
         """Return jobs that wait without a confirmed send, by created_at."""
-        first = _unsent_prefix(created_from) if created_from else "unsent-"
-        span = (first, _unsent_prefix(created_before))
+        first = unsent_prefix(created_from) if created_from else "unsent-"
+        span = (first, unsent_prefix(created_before))
         await self._prepare()
         with store_errors("looking for unsent jobs"):
             found = await asyncio.gather(
@@ -212,7 +159,31 @@ class AzureTablesJobStore(JobStore):
             )
             oldest = sorted(row_key for keys in found for row_key in keys)[:limit]
             rows = [await self._row(row_key.split("-", 2)[2]) for row_key in oldest]
-        return [job for job in map(_job, rows) if _is_unsent(job)]
+        return [job for job in map(job_of, rows) if is_unsent(job)]
+
+    async def backlog(self, tenant: str) -> Backlog:
+        """Count among the tenant's newest `MAX_COUNTED` records: at most two requests.
+
+        Two properties of each row are read, not the record. Jobs older than that which wait still
+        are not counted, nor are other tenants' told apart whose key is the same by chance.
+        """
+        await self._prepare()
+        key = tenant_key(tenant)
+        rows = self._table.query_entities(
+            "PartitionKey eq @partition and RowKey gt @start and RowKey lt @end",
+            parameters={"partition": key[0], "start": f"job-{key}-", "end": f"job-{key}."},
+            select=["Waiting", "GpuSeconds"],
+            results_per_page=ROWS_PER_REQUEST,
+        )
+        jobs, gpu_seconds, read = 0, 0.0, 0
+        with store_errors("counting waiting jobs"):
+            async for row in rows:
+                if row.get("Waiting"):
+                    jobs, gpu_seconds = jobs + 1, gpu_seconds + row["GpuSeconds"]
+                read += 1
+                if read == MAX_COUNTED:
+                    break
+        return Backlog(jobs, gpu_seconds)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -223,10 +194,10 @@ class AzureTablesJobStore(JobStore):
         """Create once; None when the key's row changed meanwhile."""
         row = record_row(job)
         operations: list[Any] = [("create", row)]
-        if _is_unsent(job):
-            operations.append(("create", _unsent_row(job)))
+        if is_unsent(job):
+            operations.append(("create", unsent_row(job)))
         if idempotency:
-            operations.append(("create", _key_row(job, idempotency)))
+            operations.append(("create", key_row(job, idempotency)))
         try:
             return await self._created(job, operations)
         except TableTransactionError as error:
@@ -237,7 +208,7 @@ class AzureTablesJobStore(JobStore):
         except JobNotFound:
             present = None
         if present is not None and present["WriteId"] == row["WriteId"]:
-            return Created(_job(present), is_new=True)  # the first try's answer was lost
+            return Created(job_of(present), is_new=True)  # the first try's answer was lost
         if idempotency and (made := await self._made_by(job, idempotency, operations)):
             return made
         if present is not None:
@@ -248,7 +219,7 @@ class AzureTablesJobStore(JobStore):
         self, job: Job, idempotency: Idempotency, operations: Sequence[Any]
     ) -> Created | None:
         """Return what the key made, or create after all when the key has run out."""
-        wanted = _key_row(job, idempotency)
+        wanted = key_row(job, idempotency)
         try:
             key = await self._table.get_entity(wanted["PartitionKey"], wanted["RowKey"])
         except ResourceNotFoundError:
@@ -256,7 +227,7 @@ class AzureTablesJobStore(JobStore):
         if datetime.fromisoformat(key["ExpiresAt"]) > self._clock.now():
             if key["Fingerprint"] != idempotency.fingerprint:
                 raise IdempotencyKeyReused("the idempotency key was used with another body")
-            return Created(_job(await self._row(key["JobId"])), is_new=False)
+            return Created(job_of(await self._row(key["JobId"])), is_new=False)
         replace = _conditional("update", wanted, key.metadata["etag"])
         try:
             return await self._created(job, [*operations[:-1], replace])
@@ -267,7 +238,7 @@ class AzureTablesJobStore(JobStore):
 
     async def _created(self, job: Job, operations: Sequence[Any]) -> Created:
         written = await self._table.submit_transaction(operations, **RETRIED_TOO)
-        version = _version(_is_unsent(job), written[0]["etag"])
+        version = version_of(is_unsent(job), written[0]["etag"])
         return Created(job.model_copy(update={"version": version}), is_new=True)
 
     async def _replace(self, job: Job, row: Row, expected_version: str) -> str:
@@ -280,12 +251,12 @@ class AzureTablesJobStore(JobStore):
             written = await self._table.update_entity(row, **replace[2])
             return str(written["etag"])
         step = "delete" if was_unsent else "upsert"
-        operations: list[Any] = [replace, (step, _unsent_row(job))]
+        operations: list[Any] = [replace, (step, unsent_row(job))]
         results = await self._table.submit_transaction(operations, **RETRIED_TOO)
         return str(results[0]["etag"])
 
     async def _row(self, job_id: str) -> Any:
-        keys = _keys(job_id)
+        keys = record_keys(job_id)
         if keys is not None:
             try:
                 return await self._table.get_entity(*keys)
@@ -301,7 +272,7 @@ class AzureTablesJobStore(JobStore):
             results_per_page=per_request,
         )
         async for row in rows:
-            job = _job(row)
+            job = job_of(row)
             if job.tenant == tenant:  # another tenant's key may be the same
                 yield job
 
@@ -340,7 +311,7 @@ def _after(tenant: str, cursor: str | None) -> str:
     prefix = f"job-{tenant_key(tenant)}-"
     if cursor is None:
         return prefix
-    keys = _keys(decode_cursor(cursor))
+    keys = record_keys(decode_cursor(cursor))
     if keys is None or not keys[1].startswith(prefix):
         raise InvalidInput("cursor is not one that a page of this list gave", target="cursor")
     return keys[1]

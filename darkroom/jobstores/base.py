@@ -7,7 +7,8 @@ Consistency
 Durability
     A write that returned survives the death of this process.
 Cost
-    `get`, `create`, `compare_and_set` and a page of `list` cost the same however many jobs exist.
+    `get`, `create`, `compare_and_set` and a page of `list` cost the same however many jobs exist;
+    `backlog` and `line` grow with what waits, up to a bound that the adapter states.
 Errors
     `JobNotFound`, `VersionConflict`, `IdempotencyKeyReused`; `StoreUnavailable` when the store
     cannot be reached after the adapter's own retries.
@@ -17,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from darkroom.jobs import Job, JobState
 
@@ -74,6 +76,28 @@ class Page:
     next_cursor: str | None
 
 
+@dataclass(frozen=True)
+class Backlog:
+    """How many jobs wait, and the sum of their estimated GPU seconds."""
+
+    jobs: int = 0
+    gpu_seconds: float = 0.0
+
+    def __add__(self, other: "Backlog") -> "Backlog":
+        return Backlog(self.jobs + other.jobs, self.gpu_seconds + other.gpu_seconds)
+
+    def __sub__(self, other: "Backlog") -> "Backlog":
+        return Backlog(self.jobs - other.jobs, self.gpu_seconds - other.gpu_seconds)
+
+
+class Waiting(NamedTuple):
+    """A job in a pool's line: seconds since 1970, id, estimated GPU seconds. Sorts by age."""
+
+    created_at: float
+    job_id: str
+    gpu_seconds: float
+
+
 class JobStore(ABC):
     """All job records."""
 
@@ -114,6 +138,17 @@ class JobStore(ABC):
 
         With ``created_from``, only those created then or later.
         """
+
+    @abstractmethod
+    async def backlog(self, tenant: str) -> Backlog:
+        """Count the tenant's jobs that are NotStarted, in every pool."""
+
+    async def line(self, pool: str, limit: int) -> Sequence[Waiting] | None:
+        """Return the pool's jobs that are NotStarted, oldest first, up to ``limit``.
+
+        None from a store that would have to read every tenant's records for it.
+        """
+        return None
 
     async def close(self) -> None:
         """Release connections."""

@@ -11,11 +11,13 @@ from darkroom.errors import IdempotencyKeyReused, JobNotFound, VersionConflict
 from darkroom.jobs import Job, JobState
 from darkroom.jobstores.base import (
     IDEMPOTENCY_LIFETIME,
+    Backlog,
     Created,
     Idempotency,
     JobFilter,
     JobStore,
     Page,
+    Waiting,
 )
 from darkroom.jobstores.cursor import decode_cursor, encode_cursor
 
@@ -28,6 +30,7 @@ class MemoryJobStore(JobStore):
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
         self._ids: defaultdict[str, list[str]] = defaultdict(list)  # per tenant, oldest first
+        self._waiting: dict[str, Job] = {}
         self._keys: dict[tuple[str, str], tuple[str, Job]] = {}
 
     async def create(self, job: Job, idempotency: Idempotency | None = None) -> Created:
@@ -88,6 +91,22 @@ class MemoryJobStore(JobStore):
             ]
         return sorted(waiting, key=lambda job: job.created_at)[:limit]
 
+    async def backlog(self, tenant: str) -> Backlog:
+        """Count the tenant's waiting jobs; reads all that wait."""
+        with self._lock:
+            mine = [job for job in self._waiting.values() if job.tenant == tenant]
+        return Backlog(len(mine), sum(job.estimated_gpu_seconds for job in mine))
+
+    async def line(self, pool: str, limit: int) -> Sequence[Waiting] | None:
+        """Return the pool's waiting jobs, oldest first; reads all that wait."""
+        with self._lock:
+            line = [
+                Waiting(job.created_at.timestamp(), job.id, job.estimated_gpu_seconds)
+                for job in self._waiting.values()
+                if job.pool == pool
+            ]
+        return sorted(line)[:limit]
+
     def _get(self, job_id: str) -> Job:
         if job_id not in self._jobs:
             raise JobNotFound(f"there is no job {job_id}")
@@ -96,6 +115,10 @@ class MemoryJobStore(JobStore):
     def _write(self, job: Job, version: int) -> Job:
         stored = job.model_copy(update={"version": str(version)})
         self._jobs[job.id] = stored
+        if job.status is JobState.NOT_STARTED:
+            self._waiting[job.id] = stored
+        else:
+            self._waiting.pop(job.id, None)
         return stored
 
     def _made_by(self, tenant: str, idempotency: Idempotency) -> Job | None:

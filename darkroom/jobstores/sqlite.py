@@ -11,14 +11,16 @@ from datetime import datetime
 
 from darkroom.clock import Clock, SystemClock
 from darkroom.errors import IdempotencyKeyReused, JobNotFound, VersionConflict
-from darkroom.jobs import Job
+from darkroom.jobs import Job, JobState
 from darkroom.jobstores.base import (
     IDEMPOTENCY_LIFETIME,
+    Backlog,
     Created,
     Idempotency,
     JobFilter,
     JobStore,
     Page,
+    Waiting,
 )
 from darkroom.jobstores.cursor import decode_cursor, encode_cursor
 from darkroom.sqlite import Database
@@ -40,6 +42,15 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE INDEX IF NOT EXISTS jobs_of_tenant ON jobs (tenant, id);
 CREATE INDEX IF NOT EXISTS jobs_unsent ON jobs (created_at)
     WHERE status = 'NotStarted' AND sent_at IS NULL;
+CREATE TABLE IF NOT EXISTS waiting (
+    job_id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    pool TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    gpu_seconds REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS waiting_of_tenant ON waiting (tenant, gpu_seconds);
+CREATE INDEX IF NOT EXISTS waiting_in_pool ON waiting (pool, created_at, job_id, gpu_seconds);
 CREATE TABLE IF NOT EXISTS idempotency_keys (
     tenant TEXT NOT NULL,
     key TEXT NOT NULL,
@@ -61,6 +72,16 @@ UPDATE jobs SET status = :status, model = :model, sent_at = :sent_at, document =
     version = version + 1
 WHERE id = :id AND CAST(version AS TEXT) = :expected
 RETURNING version
+"""
+_WAIT = """
+INSERT OR IGNORE INTO waiting (job_id, tenant, pool, created_at, gpu_seconds)
+VALUES (?, ?, ?, ?, ?)
+"""
+_WAIT_NO_MORE = "DELETE FROM waiting WHERE job_id = ?"
+_BACKLOG = "SELECT count(*), total(gpu_seconds) FROM waiting WHERE tenant = ?"
+_LINE = """
+SELECT created_at, job_id, gpu_seconds FROM waiting WHERE pool = ?
+ORDER BY created_at, job_id LIMIT ?
 """
 _KNOWN_KEY = """
 SELECT fingerprint, document, version FROM idempotency_keys AS known
@@ -103,6 +124,7 @@ class SqliteJobStore(JobStore):
                 return Created(job=made, is_new=False)
             if connection.execute(_INSERT, row).rowcount == 0:
                 raise VersionConflict(f"job {job.id} exists already")
+            _note_waiting(connection, job)
             if idempotency:
                 self._remember(connection, job, idempotency)
             return Created(job=job.model_copy(update={"version": "1"}), is_new=True)
@@ -142,6 +164,7 @@ class SqliteJobStore(JobStore):
         def update(connection: sqlite3.Connection) -> int:
             written = connection.execute(_UPDATE, row).fetchall()
             if written:
+                _note_waiting(connection, job)
                 return int(written[0][0])
             query = "SELECT 1 FROM jobs WHERE id = ?"
             if connection.execute(query, (job.id,)).fetchone() is None:
@@ -161,6 +184,20 @@ class SqliteJobStore(JobStore):
             lambda connection: connection.execute(_UNSENT, asked).fetchall()
         )
         return [_job(*row) for row in rows]
+
+    async def backlog(self, tenant: str) -> Backlog:
+        """Count the tenant's waiting jobs: one index entry is read for each."""
+        count, gpu_seconds = await self._database.read(
+            lambda connection: connection.execute(_BACKLOG, (tenant,)).fetchone()
+        )
+        return Backlog(count, gpu_seconds)
+
+    async def line(self, pool: str, limit: int) -> Sequence[Waiting] | None:
+        """Return the pool's waiting jobs, oldest first: one index entry is read for each."""
+        rows = await self._database.read(
+            lambda connection: connection.execute(_LINE, (pool, limit)).fetchall()
+        )
+        return [Waiting(*row) for row in rows]
 
     async def close(self) -> None:
         """Close the database, for every adapter that shares it."""
@@ -184,6 +221,16 @@ class SqliteJobStore(JobStore):
         connection.execute(_FORGET_KEYS, (self._oldest_key(), KEYS_FORGOTTEN_PER_CREATE))
         entry = (job.tenant, idempotency.key, idempotency.fingerprint, job.id)
         connection.execute(_REMEMBER_KEY, (*entry, job.created_at.timestamp()))
+
+
+def _note_waiting(connection: sqlite3.Connection, job: Job) -> None:
+    """Keep the table of waiting jobs true, in the transaction that writes the record."""
+    if job.status is not JobState.NOT_STARTED:
+        connection.execute(_WAIT_NO_MORE, (job.id,))
+        return
+    created_at = job.created_at.timestamp()
+    row = (job.id, job.tenant, job.pool, created_at, job.estimated_gpu_seconds)
+    connection.execute(_WAIT, row)
 
 
 def _columns(job: Job) -> dict[str, object]:

@@ -25,7 +25,7 @@ from darkroom.queues.base import JobQueue
 from darkroom.queues.memory import MemoryJobQueue
 
 PROMPT = "a lighthouse at dusk"
-BASE = "http://darkroom.test"
+BASE = "http://darkroom.localhost"
 
 CATALOG = Catalog.model_validate(
     {

@@ -40,7 +40,7 @@ async def test_a_finished_job_has_pictures_usage_and_no_retry_after(stack: Stack
     assert read["status"] == "Succeeded"
     assert read["progress"] == 1
     [image] = read["images"]
-    assert image["url"] == f"http://darkroom.test/v1/jobs/{job['id']}/images/0"
+    assert image["url"] == f"http://darkroom.localhost/v1/jobs/{job['id']}/images/0"
     assert image["seed"] == 5
     assert read["usage"]["gpu_seconds"] == 1.5
     assert read["provenance"]["model_revision"] == "1"

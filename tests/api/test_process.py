@@ -91,7 +91,7 @@ def test_a_signal_lets_the_waiting_go_and_ends_with_0(tmp_path: Path) -> None:
         port = int(api.url.rpartition(":")[2])
         job = httpx.post(f"{api.url}/v1/jobs", json={"prompt": "a lighthouse"}).json()
         with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
-            asked = f"GET /v1/jobs/{job['id']}?wait=60 HTTP/1.1\r\nhost: x\r\n\r\n"
+            asked = f"GET /v1/jobs/{job['id']}?wait=60 HTTP/1.1\r\nhost: localhost\r\n\r\n"
             line.sendall(asked.encode())
             for _ in range(3):  # by the time that these are answered, the first has been read
                 httpx.get(f"{api.url}/livez")
@@ -108,7 +108,7 @@ def test_a_signal_lets_the_waiting_go_and_ends_with_0(tmp_path: Path) -> None:
 def test_a_body_over_the_limit_is_refused_while_it_comes(tmp_path: Path) -> None:
     with api_process(tmp_path, API_MAX_BODY_BYTES="65536") as api:
         port = int(api.url.rpartition(":")[2])
-        head = b"POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        head = b"POST /v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         with socket.create_connection(("127.0.0.1", port), timeout=20) as line:
             line.sendall(head + b"transfer-encoding: chunked\r\n\r\n")
             chunk = b"4000\r\n" + b" " * 0x4000 + b"\r\n"
