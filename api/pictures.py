@@ -17,6 +17,7 @@ from darkroom.errors import InvalidInput
 from darkroom.generation import MAX_INPUT_PIXELS, InputImage
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 _DATA_URL = re.compile(r"^data:image/[a-z0-9.+-]{1,32};base64,")
 
 
@@ -34,6 +35,11 @@ def decode(text: str, target: str) -> Image.Image:
     Raises `InvalidInput` that names the field for anything but a whole PNG, JPEG or WebP of at most
     `MAX_INPUT_PIXELS` pixels; the size is checked before a pixel is decoded.
     """
+    if _URL.match(text):
+        raise InvalidInput(
+            f"{target} is a URL, and URLs are never fetched: send the picture itself, as base64",
+            target=target,
+        )
     try:
         data = base64.b64decode(_DATA_URL.sub("", text, count=1), validate=True)
     except (binascii.Error, ValueError):

@@ -1,7 +1,7 @@
 """Waiting for a job to change: all who wait for one job share one read per period."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 
 from darkroom.errors import DarkroomError
 from darkroom.jobs import Job
@@ -9,12 +9,19 @@ from darkroom.jobstores.base import JobStore
 
 
 class _Watch:
-    """One watched job: how many wait, the newest record read for them, and what wakes them."""
+    """One watched job: how many wait, the newest record read for them, and what wakes them.
+
+    Reads are numbered in the order in which they begin. One that began before a waiter came, or
+    before this process wrote the record, may be older than what the waiter has: it is no news.
+    """
 
     def __init__(self) -> None:
         self.waiters = 0
+        self.waiters_ever = 0
         self.latest: Job | None = None
+        self.latest_number = 0
         self.known_version = ""
+        self.reads_begun = 0
         self.changed = asyncio.Event()
         self.reader: asyncio.Task[None] | None = None
 
@@ -23,11 +30,17 @@ class _Watch:
         woken, self.changed = self.changed, asyncio.Event()
         woken.set()
 
-    def publish(self, job: Job) -> None:
-        """Wake everybody with a record that is news."""
-        self.latest = job
+    def publish(self, job: Job, number: int) -> None:
+        """Wake everybody with a record that is news, unless a newer one is known."""
+        if number <= self.latest_number:
+            return
+        self.latest, self.latest_number = job, number
         self.known_version = job.version
         self.wake()
+
+    def newer(self, than: int) -> Job | None:
+        """Return the newest record if its read began after read ``than``."""
+        return self.latest if self.latest_number > than else None
 
 
 class Watcher:
@@ -47,6 +60,7 @@ class Watcher:
         if until(job) or seconds <= 0 or self._closing:
             return job
         watch = self._join(job)
+        joined_at = watch.reads_begun
         loop = asyncio.get_running_loop()
         ends = loop.time() + seconds
         try:
@@ -56,15 +70,39 @@ class Watcher:
                         await watch.changed.wait()
                 except TimeoutError:
                     break
-                job = watch.latest or job
+                job = watch.newer(joined_at) or job
         finally:
             self._leave(job.id, watch)
         return job
 
+    async def follow(self, job: Job, idle_seconds: float) -> AsyncGenerator[Job | None, None]:
+        """Yield each newer record of ``job``, and None after every ``idle_seconds`` without one.
+
+        Ends with a record that is terminal, or when the server stops. The caller must close it
+        (``aclosing``): until then the record is read.
+        """
+        if job.status.is_terminal or self._closing:
+            return
+        watch = self._join(job)
+        seen = watch.reads_begun
+        try:
+            while not (job.status.is_terminal or self._closing):
+                try:
+                    async with asyncio.timeout(idle_seconds):
+                        await watch.changed.wait()
+                except TimeoutError:
+                    yield None
+                while newer := watch.newer(seen):  # news may come while the caller is busy
+                    job, seen = newer, watch.latest_number
+                    yield job
+        finally:
+            self._leave(job.id, watch)
+
     def changed(self, job: Job) -> None:
         """Tell those who wait in this process about a record that it has just written."""
         if watch := self._watches.get(job.id):
-            watch.publish(job)
+            watch.reads_begun += 1  # a read under way may be older than this
+            watch.publish(job, watch.reads_begun)
 
     def close(self) -> None:
         """Let everybody who waits answer with what is known, so that the server can stop."""
@@ -75,6 +113,7 @@ class Watcher:
     def _join(self, job: Job) -> _Watch:
         watch = self._watches.setdefault(job.id, _Watch())
         watch.waiters += 1
+        watch.waiters_ever += 1
         watch.known_version = ""  # what was read before this caller's own read is news to nobody
         if watch.reader is None:
             watch.reader = asyncio.create_task(self._read(job.id, watch))
@@ -90,9 +129,13 @@ class Watcher:
     async def _read(self, job_id: str, watch: _Watch) -> None:
         while True:
             await asyncio.sleep(self._watch_seconds)
+            watch.reads_begun += 1
+            number, joined = watch.reads_begun, watch.waiters_ever
             try:
                 job = await self._jobs.get(job_id)
             except DarkroomError:  # the store may be back at the next read
                 continue
             if job.version != watch.known_version:
-                watch.publish(job)
+                watch.publish(job, number)
+                if watch.waiters_ever != joined:
+                    watch.known_version = ""  # whoever came meanwhile waits for the next read
