@@ -206,7 +206,8 @@ def mark_sent(job: Job, now: datetime) -> Job:
 def claim(job: Job, now: datetime, claim_seconds: float) -> Job:
     """Begin the next attempt and hold it for ``claim_seconds`` unless renewed."""
     started_at = job.started_at or now
-    waited = (now - (job.queued_at or job.created_at)).total_seconds()
+    idle_since = job.claim_expires_at or job.queued_at or job.created_at
+    waited = (now - idle_since).total_seconds()
     return _move(
         job,
         JobState.RUNNING,

@@ -229,3 +229,11 @@ def test_ids_of_a_region_sort_by_time_and_do_not_repeat() -> None:
 def test_the_log_context_names_the_job_and_nothing_of_its_content() -> None:
     job = claim(make_job(), NOW, 60)
     assert job.log_context() == {"job_id": job.id, "tenant": "acme", "attempt": 1}
+
+
+def test_a_takeover_counts_only_the_wait_since_the_dead_attempts_claim_ran_out() -> None:
+    job = make_job()
+    first = claim(job, job.created_at + timedelta(seconds=10), 60)
+    second = claim(first, job.created_at + timedelta(seconds=75), 60)
+    assert first.usage.queue_seconds == 10
+    assert second.usage.queue_seconds == 15
