@@ -5,11 +5,28 @@ SHELL := /usr/bin/env bash
 PY := .venv/bin/python
 PROMPT ?= a red circle on a blue background
 PORT ?= 8080
+BACKEND ?= embedded
+JOBS ?= 1000
+SEED ?= 1
 PYTEST_ARGS ?=
 BENCHES ?= bench.overhead
 export PROMPT
 
-.PHONY: help setup demo up test lint fix openapi bench clean
+# BACKEND=azure runs the same commands through the Azure adapters, on the emulators of this folder.
+ifeq ($(BACKEND),azure)
+  EXTRAS := azure
+  ON_BACKEND := env DARKROOM_QUEUE_URL=servicebus://localhost \
+    DARKROOM_JOBSTORE_URL=aztables://devstoreaccount1 \
+    DARKROOM_IMAGESTORE_URL=azblob://devstoreaccount1/images \
+    $(PY) -m emulators.azure --free-ports --config emulators/Config.json --
+else ifeq ($(BACKEND),embedded)
+  EXTRAS := run
+  DEMO_DATA := --data-dir .cache/demo
+else
+  $(error BACKEND is $(BACKEND); there are embedded and azure)
+endif
+
+.PHONY: help setup demo up chaos test lint fix openapi bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -17,13 +34,18 @@ help:  ## List the targets
 setup:  ## Install everything into .venv; nothing to do while it is up to date
 	@.ci/setup all
 
-demo:  ## One picture from a prompt: make demo PROMPT="a blue square on a yellow background"
-	@started=$$(date +%s) && .ci/setup run && \
-	DARKROOM_LOG_LEVEL=$${DARKROOM_LOG_LEVEL:-error} $(PY) .ci/demo.py --install-seconds $$(($$(date +%s) - started)) -- "$$PROMPT"
+demo:  ## One picture: make demo PROMPT="a blue square on a yellow background" [BACKEND=azure]
+	@started=$$(date +%s) && .ci/setup $(EXTRAS) && \
+	export DARKROOM_LOG_LEVEL=$${DARKROOM_LOG_LEVEL:-error} && \
+	$(ON_BACKEND) $(PY) .ci/demo.py $(DEMO_DATA) \
+	  --install-seconds $$(($$(date +%s) - started)) -- "$$PROMPT"
 
-up:  ## Serve on this machine until Ctrl-C: make up PORT=8080
-	@.ci/setup run
-	@exec $(PY) -m cli up --port $(PORT)
+up:  ## Serve on this machine until Ctrl-C: make up PORT=8080 [BACKEND=azure]
+	@.ci/setup $(EXTRAS)
+	@exec $(ON_BACKEND) $(PY) -m cli up --port $(PORT)
+
+chaos: setup  ## Break everything, count every job: make chaos JOBS=1000 SEED=1 BACKEND=embedded
+	@OMP_NUM_THREADS=1 $(PY) -m bench.chaos --jobs $(JOBS) --seed $(SEED) --backend $(BACKEND)
 
 test: setup  ## Run the tests: make test PYTEST_ARGS="tests/api -x"
 	@OMP_NUM_THREADS=1 $(PY) -m pytest $(PYTEST_ARGS)

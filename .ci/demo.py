@@ -18,14 +18,17 @@ def main() -> int:
     """Run the demo; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--install-seconds", type=int, default=0)
-    parser.add_argument("--data-dir", type=Path, default=ROOT / ".cache" / "demo")
+    parser.add_argument("--data-dir", type=Path, help="without it, the environment names backends")
     parser.add_argument("--out", type=Path, default=ROOT / "demo.png")
     parser.add_argument("prompt")
     arguments = parser.parse_args()
-    arguments.data_dir.mkdir(parents=True, exist_ok=True)
+    backends = []
+    if arguments.data_dir is not None:
+        arguments.data_dir.mkdir(parents=True, exist_ok=True)
+        backends = ["--data-dir", str(arguments.data_dir)]
     started = time.monotonic()
     up = subprocess.Popen(  # noqa: S603 -- our own command
-        [*DARKROOM, "up", "--port", "0", "--data-dir", str(arguments.data_dir)],
+        [*DARKROOM, "up", "--port", "0", *backends],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -1,14 +1,17 @@
 """`python -m emulators.azure`: Service Bus and storage together, for a whole product to run on.
 
 Prints one JSON line of environment variables when both are ready, and ends on SIGTERM or SIGINT.
+With `-- COMMAND` it prints nothing: it runs the command with those variables in its environment,
+ends when the command ends, and returns its exit status.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -63,6 +66,24 @@ async def _serve(queues: dict[str, QueueSettings], data: Path | None, *, free_po
         await ended.wait()
 
 
+async def _run(
+    command: Sequence[str],
+    queues: dict[str, QueueSettings],
+    data: Path | None,
+    *,
+    free_ports: bool,
+) -> int:
+    """Runs a command on the emulators; they outlive it, whatever signal comes."""
+    async with running(queues=queues, data=data, free_ports=free_ports) as variables:
+        # Ctrl-C in a terminal reaches the command by itself; what is sent to us alone is passed on.
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        environment = {**os.environ, **variables}  # noqa: TID251 -- inherited by the command
+        process = await asyncio.create_subprocess_exec(*command, env=environment)
+        loop.add_signal_handler(signal.SIGTERM, process.terminate)
+        return await process.wait()
+
+
 def main() -> int:
     """Reads the command line and serves; returns the exit status."""
     parser = argparse.ArgumentParser(prog="emulators.azure", description=__doc__)
@@ -70,11 +91,16 @@ def main() -> int:
     parser.add_argument("--queue", action="append", default=[], help="a queue with defaults")
     parser.add_argument("--data", type=Path, help="keep everything here; without it, in memory")
     parser.add_argument("--free-ports", action="store_true", help="any ports, not the usual ones")
+    parser.add_argument("command", nargs="*", help="after --: what to run on the emulators")
     arguments = parser.parse_args()
     try:
         queues = load_config(arguments.config) if arguments.config else {}
         for name in arguments.queue:
             queues.setdefault(name, QueueSettings())
+        if arguments.command:
+            return asyncio.run(
+                _run(arguments.command, queues, arguments.data, free_ports=arguments.free_ports)
+            )
         asyncio.run(_serve(queues, arguments.data, free_ports=arguments.free_ports))
     except (ConfigError, StoreError, StartError, OSError) as error:
         print(f"emulators.azure: {error}", file=sys.stderr)
