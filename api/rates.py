@@ -22,7 +22,16 @@ from darkroom.errors import MissingExtra, SettingsError
 from darkroom.log import get_logger
 
 WINDOW_SECONDS = 60
+WAIT_SECONDS = 0.5  # for a counter; every request of a tenant waits for it
 VARIABLE = "DARKROOM_API_LIMITS_URL"
+
+
+def _options(storage_url: str) -> dict[str, str | float]:
+    """Return which Redis client to use and how long to wait for it, in seconds."""
+    if not storage_url.startswith("async+redis"):
+        return {}
+    waits = {"socket_timeout": WAIT_SECONDS, "socket_connect_timeout": WAIT_SECONDS}
+    return {"implementation": "redispy", **waits}
 
 
 class Rates:
@@ -41,7 +50,9 @@ class Rates:
                 f"{VARIABLE}: write async+memory:// or async+redis://...", target=VARIABLE
             )
         try:
-            storage = storage_from_string(storage_url, wrap_exceptions=True)
+            storage = storage_from_string(
+                storage_url, wrap_exceptions=True, **_options(storage_url)
+            )
         except ConfigurationError as error:
             if "prerequisite" in str(error):
                 raise MissingExtra("redis", storage_url.partition(":")[0] + "://") from error

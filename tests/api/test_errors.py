@@ -107,8 +107,8 @@ async def test_a_vanished_caller_is_no_crash(stack: Stack) -> None:
         "root_path": "",
         "scheme": "http",
         "http_version": "1.1",
-        "server": ("darkroom.test", 80),
-        "headers": [(b"host", b"darkroom.test"), (b"content-type", b"application/json")],
+        "server": ("darkroom.localhost", 80),
+        "headers": [(b"host", b"darkroom.localhost"), (b"content-type", b"application/json")],
     }
     transport = stack.http._transport
     assert isinstance(transport, httpx.ASGITransport)
