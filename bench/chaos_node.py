@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import darkroom.wiring
-from bench.faults import Faults, FaultyImageStore, FaultyJobStore
+from bench.faults import Faults, Faulty
 from darkroom.wiring import Backends
 
 
@@ -23,11 +23,11 @@ def main() -> int:
     real = darkroom.wiring.open_backends
 
     def open_faulty(*args: Any, **named: Any) -> Backends:
-        backends = real(*args, **named)
+        backends: Any = real(*args, **named)
         return replace(
             backends,
-            jobs=FaultyJobStore(backends.jobs, faults),
-            images=FaultyImageStore(backends.images, faults),
+            jobs=Faulty(backends.jobs, faults),
+            images=Faulty(backends.images, faults),
         )
 
     wiring: Any = importlib.import_module(f"{tier}.wiring")

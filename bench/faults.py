@@ -7,17 +7,14 @@ were killed.
 """
 
 import asyncio
+import inspect
 import os
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from darkroom.errors import StoreUnavailable
-from darkroom.imagestores.base import ImageStore
-from darkroom.jobs import Job
-from darkroom.jobstores.base import Created, Idempotency, JobFilter, JobStore, Page
 
 T = TypeVar("T")
 
@@ -50,58 +47,19 @@ class Faults:
         raise StoreUnavailable("injected by the chaos run")
 
 
-class FaultyJobStore(JobStore):
-    """A job store before which faults happen."""
+class Faulty:
+    """Any store, with faults before its calls; `close` is let through."""
 
-    def __init__(self, inner: JobStore, faults: Faults) -> None:
+    def __init__(self, inner: object, faults: Faults) -> None:
         self._inner = inner
         self._faults = faults
 
-    async def create(self, job: Job, idempotency: Idempotency | None = None) -> Created:
-        return await self._faults.around(lambda: self._inner.create(job, idempotency))
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._inner, name)
+        if name == "close" or not inspect.iscoroutinefunction(real):
+            return real
 
-    async def get(self, job_id: str) -> Job:
-        return await self._faults.around(lambda: self._inner.get(job_id))
+        async def call(*args: Any, **named: Any) -> Any:
+            return await self._faults.around(lambda: real(*args, **named))
 
-    async def list(
-        self, tenant: str, filters: JobFilter, *, limit: int = 20, cursor: str | None = None
-    ) -> Page:
-        return await self._faults.around(
-            lambda: self._inner.list(tenant, filters, limit=limit, cursor=cursor)
-        )
-
-    async def compare_and_set(self, job: Job, expected_version: str) -> Job:
-        return await self._faults.around(lambda: self._inner.compare_and_set(job, expected_version))
-
-    async def unsent(
-        self, created_before: datetime, limit: int = 100, created_from: datetime | None = None
-    ) -> Sequence[Job]:
-        return await self._faults.around(
-            lambda: self._inner.unsent(created_before, limit, created_from)
-        )
-
-    async def close(self) -> None:
-        await self._inner.close()
-
-
-class FaultyImageStore(ImageStore):
-    """An image store before which faults happen."""
-
-    def __init__(self, inner: ImageStore, faults: Faults) -> None:
-        self._inner = inner
-        self._faults = faults
-
-    async def put(self, job_id: str, name: str, png: bytes, *, attempt: int = 0) -> None:
-        await self._faults.around(lambda: self._inner.put(job_id, name, png, attempt=attempt))
-
-    async def get(self, job_id: str, name: str) -> bytes:
-        return await self._faults.around(lambda: self._inner.get(job_id, name))
-
-    async def link(self, job_id: str, name: str, lifetime: timedelta) -> str | None:
-        return await self._inner.link(job_id, name, lifetime)
-
-    async def delete(self, job_id: str) -> None:
-        await self._faults.around(lambda: self._inner.delete(job_id))
-
-    async def close(self) -> None:
-        await self._inner.close()
+        return call
