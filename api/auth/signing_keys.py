@@ -38,21 +38,30 @@ class SigningKeys:
         self._fetched_at: datetime | None = None
         self._tried_at: datetime | None = None
         self._fetching = asyncio.Lock()
+        self._renewal: asyncio.Task[None] | None = None  # kept, or it could be collected
 
     async def find(self, key_id: str) -> PyJWK | None:
         """Return a key; an unknown one is looked for at the issuer, every 30 s at most.
 
+        A known one is returned at once, whatever the issuer does; old ones are renewed beside.
         Raises `IdentityProviderUnavailable` when no keys are known and none can be had.
         """
-        if not self._is_fresh(RENEW_AFTER) or key_id not in self._keys:
-            async with self._fetching:
-                await self._renew(key_id)
+        known = self._keys.get(key_id)
+        if known is not None and self._is_fresh(MAX_AGE):
+            if not self._is_fresh(RENEW_AFTER) and not self._fetching.locked():
+                self._renewal = asyncio.create_task(self._renew(key_id))
+            return known
+        await self._renew(key_id)
         if not self._is_fresh(MAX_AGE):
             raise IdentityProviderUnavailable("the identity provider's keys cannot be fetched")
         return self._keys.get(key_id)
 
     async def _renew(self, key_id: str) -> None:
         """Fetch if that is due, looked at again after waiting for somebody else's fetch."""
+        async with self._fetching:
+            await self._fetch_if_due(key_id)
+
+    async def _fetch_if_due(self, key_id: str) -> None:
         is_fresh = self._is_fresh(RENEW_AFTER)
         if is_fresh and key_id in self._keys:
             return

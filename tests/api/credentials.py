@@ -68,6 +68,8 @@ class Issuer:
         self.clock = clock
         self.key_ids = ["first"]
         self.is_down = False
+        self.hangs = threading.Event()
+        self.hangs.set()  # cleared, it answers nobody
         self.fetches = 0
         self.url = ""
 
@@ -132,6 +134,7 @@ def serving(issuer: Issuer) -> Iterator[Issuer]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            issuer.hangs.wait(20)
             issuer.fetches += self.path.endswith("/keys")
             found = None if issuer.is_down else issuer.documents().get(self.path)
             self.send_response(503 if issuer.is_down else 200 if found else 404)
