@@ -17,6 +17,7 @@
     │   ├── QueueUnavailable
     │   ├── OutOfMemory
     │   ├── GenerationFailed         the pipeline raised
+    │   ├── DeviceLost               the GPU is unusable until the worker's process starts anew
     │   └── Preempted                the worker must go; does not count against the delivery limit
     ├── NotFound
     │   ├── JobNotFound
@@ -134,6 +135,12 @@ class GenerationFailed(Retryable):
     """The pipeline raised an error that is not known to be the caller's fault."""
 
     code = "GenerationFailed"
+
+
+class DeviceLost(Retryable):
+    """The GPU is in an error state that only a new process gets rid of."""
+
+    code = "DeviceLost"
 
 
 class Preempted(Retryable):

@@ -7,15 +7,37 @@ attempt that was overtaken raises `StaleAttempt` and writes nothing.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from darkroom.catalog import Pool
 from darkroom.clock import Clock
 from darkroom.errors import VersionConflict
-from darkroom.jobs import Job, Phase, claim, report
+from darkroom.jobs import Job, Phase, Usage, claim, report
 from darkroom.jobstores.base import JobStore
+
+
+@dataclass
+class Spent:
+    """Seconds that an attempt has spent in the engine. Added to by the engine's thread."""
+
+    load_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+
+    def on_top_of(self, usage: Usage, pool: Pool) -> Usage:
+        """Return ``usage`` with these seconds added, at the price of ``pool``."""
+        gpu_seconds = usage.gpu_seconds + self.gpu_seconds
+        changes = {
+            "load_seconds": usage.load_seconds + self.load_seconds,
+            "gpu_seconds": gpu_seconds,
+            "cost_usd": pool.cost_usd(gpu_seconds),
+        }
+        return usage.model_copy(update=changes)
 
 
 class Claim:
     """One attempt of one job. ``job`` is the record as last read or written.
+
+    ``spent`` is what the attempt has cost so far, to be written with its last change.
 
     Changes wait for one another, so that renewal and progress never race this worker's own finish.
     """
@@ -23,6 +45,7 @@ class Claim:
     def __init__(self, store: JobStore, job: Job, clock: Clock, claim_seconds: float) -> None:
         self.job = job
         self.attempt = job.attempts
+        self.spent = Spent()
         self._store = store
         self._clock = clock
         self._claim_seconds = claim_seconds

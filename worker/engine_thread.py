@@ -7,29 +7,24 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL.Image import Image
 
 from darkroom.catalog import Model
+from worker.claims import Spent
 from worker.engines.base import Engine, EngineDescription, GenerationTask, OnStep
 from worker.stopping import StopSignal
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Generated:
-    """The pictures of each task, and the wall seconds inside the engine's call."""
-
-    pictures: list[list[Image]]
-    seconds: float
-
-
 class EngineThread:
-    """Runs an engine's calls one at a time, in the order they were made."""
+    """Runs an engine's calls one at a time, in the order they were made.
+
+    Wall seconds inside the engine are added to the caller's `Spent`, whether or not it raised.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.description: EngineDescription = engine.describe()
@@ -37,13 +32,13 @@ class EngineThread:
         self._loaded: Model | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
 
-    async def load(self, model: Model, folder: Path, stop: StopSignal) -> float:
-        """Make ``model`` the loaded one; return the seconds that took, 0 if it was already.
+    async def load(self, model: Model, folder: Path, stop: StopSignal, spent: Spent) -> None:
+        """Make ``model`` the loaded one.
 
         A load cannot be interrupted: when ``stop`` is set first, its reason is raised at once and
         the load goes on behind. Raises what the engine's load raises.
         """
-        loading = self._submit(lambda: self._load(model, folder))
+        loading = self._submit(lambda: self._load(model, folder, spent))
         stopping = asyncio.ensure_future(stop.wait())
         try:
             either: set[asyncio.Future[Any]] = {loading, stopping}
@@ -53,11 +48,13 @@ class EngineThread:
         if not loading.done():
             loading.add_done_callback(lambda done: done.cancelled() or done.exception())
             stop.check()
-        return await loading
+        await loading
 
-    async def generate(self, batch: Sequence[GenerationTask], on_step: OnStep) -> Generated:
-        """Return the batch's pictures. Raises what the engine's generate raises."""
-        return await self._submit(lambda: self._generate(batch, on_step))
+    async def generate(
+        self, batch: Sequence[GenerationTask], on_step: OnStep, spent: Spent
+    ) -> list[list[Image]]:
+        """Return each task's pictures. Raises what the engine's generate raises."""
+        return await self._submit(lambda: self._generate(batch, on_step, spent))
 
     def close(self) -> None:
         """Take no more calls; the present one, if any, goes on to its end."""
@@ -66,17 +63,23 @@ class EngineThread:
     def _submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    def _load(self, model: Model, folder: Path) -> float:
+    def _load(self, model: Model, folder: Path, spent: Spent) -> None:
         if self._loaded == model:
-            return 0.0
+            return
         started = time.perf_counter()
-        self._loaded = None
-        self._engine.unload()
-        self._engine.load(model, folder)
-        self._loaded = model
-        return time.perf_counter() - started
+        try:
+            self._loaded = None
+            self._engine.unload()
+            self._engine.load(model, folder)
+            self._loaded = model
+        finally:
+            spent.load_seconds += time.perf_counter() - started
 
-    def _generate(self, batch: Sequence[GenerationTask], on_step: OnStep) -> Generated:
+    def _generate(
+        self, batch: Sequence[GenerationTask], on_step: OnStep, spent: Spent
+    ) -> list[list[Image]]:
         started = time.perf_counter()
-        pictures = self._engine.generate(batch, on_step)
-        return Generated(pictures, time.perf_counter() - started)
+        try:
+            return self._engine.generate(batch, on_step)
+        finally:
+            spent.gpu_seconds += time.perf_counter() - started

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from darkroom.catalog import Pool
 from darkroom.clock import Clock
 from darkroom.errors import (
     DarkroomError,
@@ -57,7 +58,7 @@ class Failures:
     clock: Clock
     backoff: Backoff
     metrics: WorkerMetrics
-    pool: str
+    pool: Pool
 
     def may_start(self, job: Job) -> None:
         """Refuse a job that is over, claimed elsewhere, canceled or too late, by raising that."""
@@ -134,7 +135,7 @@ class Failures:
 
         def last(job: Job) -> Job:
             check_attempt(job, claim.attempt)
-            return self._ended(job, error)
+            return self._ended(self._charged(job, claim), error)
 
         self._count_end(await delivery.insist(lambda: claim.change(last)))
         return then
@@ -144,10 +145,15 @@ class Failures:
 
         def give_back(job: Job) -> Job:
             check_attempt(job, claim.attempt)
-            now = self.clock.now()
+            job, now = self._charged(job, claim), self.clock.now()
             return cancel(job, now) if job.cancel_requested else release(job, claim.attempt, now)
 
         return give_back
+
+    def _charged(self, job: Job, claim: Claim) -> Job:
+        """Note what the attempt has cost, though nothing came of it."""
+        usage = claim.spent.on_top_of(job.usage, self.pool)
+        return job.model_copy(update={"usage": usage})
 
     async def _end_unclaimed(self, delivery: Delivery, error: Exception) -> Disposition:
         """End the record of a job that nobody runs, as ``error`` asks."""
@@ -205,7 +211,7 @@ class Failures:
 
     def _count_end(self, job: Job) -> None:
         code = job.error.code if job.error else ""
-        labels = (job.generation.model, self.pool, job.status, code)
+        labels = (job.generation.model, self.pool.name, job.status, code)
         self.metrics.jobs_finished.labels(*labels).inc()
         log.info("job_ended", status=job.status, code=code, **job.log_context())
 

@@ -59,13 +59,18 @@ class Worker:
         self._pool = pool
 
     async def run(self) -> None:
-        """Work until the drain has begun and what was held is settled."""
+        """Work until the drain has begun and what was held is settled.
+
+        Raises `DeviceLost`, once its job was given back: another process may use the device again.
+        """
         while not self._drain.begun.is_set():
             for lease in await self._lease():
                 if self._drain.begun.is_set():
                     await self._settle(lease, Abandon(Preempted.code, counted=False))
                 else:
                     await self._handle(lease)
+            if self._runner.device_lost is not None:
+                raise self._runner.device_lost
 
     async def _lease(self) -> Sequence[Lease]:
         """Hold the next message, if one comes in time.

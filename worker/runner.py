@@ -15,7 +15,7 @@ from structlog.contextvars import bound_contextvars
 
 from darkroom.catalog import Catalog, Model, Pool
 from darkroom.clock import Clock
-from darkroom.errors import DarkroomError, GenerationFailed, UnsupportedMessage
+from darkroom.errors import DarkroomError, DeviceLost, GenerationFailed, UnsupportedMessage
 from darkroom.generation import Generation
 from darkroom.imagestores.base import INPUT_IMAGE, INPUT_MASK, ImageStore, output_name
 from darkroom.jobs import Job, JobImage, Phase, Provenance, Usage, succeed
@@ -28,7 +28,7 @@ from worker import png
 from worker.claims import Claim, take
 from worker.delivery import Delivery
 from worker.dispositions import Complete, Disposition
-from worker.engine_thread import EngineThread, Generated
+from worker.engine_thread import EngineThread
 from worker.engines.base import GenerationStopped, GenerationTask
 from worker.failures import AlreadyClaimed, Failures
 from worker.models import locate
@@ -55,9 +55,13 @@ class Workplace:
 
 
 class Runner:
-    """Runs deliveries; returns what is to become of each message."""
+    """Runs deliveries; returns what is to become of each message.
+
+    ``device_lost`` is set once the device is of no more use: nothing should be run from then on.
+    """
 
     def __init__(self, place: Workplace, failures: Failures) -> None:
+        self.device_lost: DeviceLost | None = None
         self._place = place
         self._failures = failures
 
@@ -93,6 +97,8 @@ class Runner:
         try:
             await self._produce(delivery, claim)
         except Exception as error:  # noqa: BLE001 -- a pipeline raises anything; the job ends by it
+            if isinstance(error, DeviceLost):
+                self.device_lost = error
             return await self._failures.claimed(delivery, claim, error)
         return Complete()
 
@@ -101,13 +107,14 @@ class Runner:
         place, asked = self._place, claim.job.generation
         model = place.catalog.model(asked.model)
         task = await delivery.insist(lambda: self._task(claim.job))
-        load_seconds = await self._load(delivery, model)
-        generated = await self._generate(delivery, claim, task)
+        await self._load(delivery, claim, model)
+        pictures = await self._generate(delivery, claim, task)
         started = time.perf_counter()
-        files = await self._encode(asked, generated.pictures[0], model)
+        files = await self._encode(asked, pictures, model)
         images = await self._store(delivery, claim, files)
         store_seconds = time.perf_counter() - started
-        usage = self._usage(claim.job, load_seconds, generated.seconds, store_seconds)
+        usage = claim.spent.on_top_of(claim.job.usage, place.pool)
+        usage = usage.model_copy(update={"store_seconds": store_seconds})
         await self._finish(delivery, claim, images, usage, self._provenance(asked, model))
 
     async def _task(self, job: Job) -> GenerationTask:
@@ -119,25 +126,27 @@ class Runner:
             mask_image=await images.get(job.id, INPUT_MASK) if asked.mask_image else None,
         )
 
-    async def _load(self, delivery: Delivery, model: Model) -> float:
-        """Have ``model`` loaded; return the seconds it took."""
+    async def _load(self, delivery: Delivery, claim: Claim, model: Model) -> None:
+        """Have ``model`` loaded."""
         with span("load", model=model.name):
             folder = await asyncio.to_thread(locate, model, self._place.catalog)
-            seconds = await self._place.engine.load(model, folder, delivery.stop)
-        if seconds:
+            await self._place.engine.load(model, folder, delivery.stop, claim.spent)
+        if seconds := claim.spent.load_seconds:
             self._place.metrics.load_seconds.labels(model.name).observe(seconds)
-        return seconds
 
-    async def _generate(self, delivery: Delivery, claim: Claim, task: GenerationTask) -> Generated:
+    async def _generate(
+        self, delivery: Delivery, claim: Claim, task: GenerationTask
+    ) -> list[Image]:
         place, stop = self._place, delivery.stop
         stop.check()
         with span("generate", steps=task.generation.num_inference_steps):
             async with watched(claim, stop, place.clock, place.pace) as watch:
                 try:
-                    return await place.engine.generate([task], watch.on_step)
+                    (pictures,) = await place.engine.generate([task], watch.on_step, claim.spent)
                 except GenerationStopped:
                     stop.check()
                     raise
+        return pictures
 
     async def _encode(self, asked: Generation, pictures: list[Image], model: Model) -> list[bytes]:
         return await asyncio.gather(
@@ -202,18 +211,6 @@ class Runner:
         metrics.gpu_seconds.labels(*labels).observe(job.usage.gpu_seconds)
         metrics.store_seconds.labels(*labels).observe(job.usage.store_seconds)
         log.info("job_succeeded", **job.usage.model_dump(), **job.log_context())
-
-    def _usage(
-        self, job: Job, load_seconds: float, gpu_seconds: float, store_seconds: float
-    ) -> Usage:
-        gpu_seconds += job.usage.gpu_seconds
-        return Usage(
-            queue_seconds=job.usage.queue_seconds,
-            load_seconds=job.usage.load_seconds + load_seconds,
-            gpu_seconds=gpu_seconds,
-            store_seconds=store_seconds,
-            cost_usd=self._place.pool.cost_usd(gpu_seconds),
-        )
 
     def _provenance(self, asked: Generation, model: Model) -> Provenance:
         description = self._place.engine.description

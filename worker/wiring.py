@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from darkroom import settings as shared_settings
 from darkroom.catalog import Catalog, Pool, load_catalog
 from darkroom.clock import SystemClock
-from darkroom.errors import MissingExtra
+from darkroom.errors import DeviceLost, MissingExtra
 from darkroom.log import configure, get_logger
 from darkroom.metrics import WorkerMetrics
 from darkroom.settings import DarkroomSettings
@@ -32,6 +32,7 @@ log = get_logger()
 def serve() -> int:
     """Run a worker until SIGTERM or SIGINT and return the exit status.
 
+    1 when the device was lost: whoever started the worker starts it again (Kubernetes does).
     Raises `SettingsError` (and `MissingExtra`) when it cannot start.
     """
     shared = shared_settings.load(DarkroomSettings)
@@ -77,7 +78,7 @@ def build_worker(
         clock=clock,
         backoff=Backoff(mine.retry_base_seconds, mine.retry_cap_seconds),
         metrics=metrics,
-        pool=pool.name,
+        pool=pool,
     )
     place = Workplace(
         catalog=catalog,
@@ -119,6 +120,9 @@ async def _serve(
         log.info("ready", pool=pool.name, device=thread.description.device)
         async with beside(_notices(mine.scheduled_events_url, drain), "scheduled-events"):
             await worker.run()
+    except DeviceLost as error:
+        log.error("device_lost", message=error.message)
+        return 1
     finally:
         await backends.close()
         thread.close()

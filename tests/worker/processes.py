@@ -68,14 +68,16 @@ class Machine:
         }
 
     @asynccontextmanager
-    async def worker(self, **settings: Any) -> AsyncIterator[WorkerProcess]:
+    async def worker(
+        self, module: str = "worker", /, **settings: Any
+    ) -> AsyncIterator[WorkerProcess]:
         """Run a worker until the block ends; ``settings`` are DARKROOM_WORKER_ ones."""
         mine = {f"DARKROOM_WORKER_{name.upper()}": str(value) for name, value in settings.items()}
         clean = {k: v for k, v in os.environ.items() if not k.startswith("DARKROOM_")}  # noqa: TID251
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "worker",
+            module,
             cwd=ROOT,
             env={**clean, **self.settings, **mine, "OMP_NUM_THREADS": "1"},
             stderr=asyncio.subprocess.PIPE,

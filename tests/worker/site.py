@@ -171,7 +171,7 @@ class Site:
         return True
 
     def build(self, engine: Engine, drain: Drain) -> Worker:
-        failures = Failures(self.jobs, self.clock, self.backoff, self.metrics, POOL)
+        failures = Failures(self.jobs, self.clock, self.backoff, self.metrics, self.pool)
         place = Workplace(
             catalog=self.catalog,
             pool=self.pool,

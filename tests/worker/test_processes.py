@@ -110,6 +110,23 @@ async def test_two_hundred_jobs_over_three_workers_are_each_done_once(
     assert min(shares) > 0, f"one worker did nothing: {shares}"
 
 
+async def test_a_worker_whose_gpu_fails_gives_the_job_back_and_ends_with_1(
+    machine: Machine, site: Site
+) -> None:
+    """So that Kubernetes starts it again: nothing else brings such a GPU back."""
+    ids = [await site.submit(seed=number) for number in range(2)]
+    async with machine.worker("tests.worker.losing_device", retry_base_seconds=0) as broken:
+        assert await broken.exit_code() == 1
+        lost = await broken.logged("device_lost")
+    assert lost["message"] == "the GPU failed: device-side assert triggered"
+    jobs = [await site.jobs.get(job_id) for job_id in ids]
+    assert {job.status for job in jobs} == {JobState.NOT_STARTED}
+    assert sum(job.attempts for job in jobs) == 1, "it must not go on to the next job"
+    async with machine.worker():
+        done = [await site.ended(job_id, seconds=30) for job_id in ids]
+    assert {job.status for job in done} == {JobState.SUCCEEDED}
+
+
 async def test_sigterm_lets_the_running_job_end_and_exits_with_zero(
     machine: Machine, site: Site
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from darkroom.errors import (
     DarkroomError,
+    DeviceLost,
     GenerationFailed,
     InvalidInput,
     ModelUnavailable,
@@ -20,6 +21,7 @@ from darkroom.jobs import Job, JobState, claim
 from darkroom.jobstores.memory import MemoryJobStore
 from tests.worker.site import MAX_DELIVERIES, Site, eventually
 from worker.backoff import Backoff
+from worker.drain import Drain
 from worker.engines.fake import FakeEngine
 
 
@@ -81,6 +83,20 @@ async def test_a_terminal_failure_ends_the_job_at_once(site: Site, error: Darkro
     assert (job.status, job.attempts) == (JobState.FAILED, 1)
     assert (job.error.code, job.error.target) == (error.code, error.target)
     assert (await site.queue.depth()).dead_lettered == 0
+
+
+async def test_a_job_that_costs_every_worker_its_gpu_fails_in_the_end(site: Site) -> None:
+    """A device-side assert may come from the job itself: it counts against the limit."""
+    job_id = await site.submit()
+    for _ in range(MAX_DELIVERIES):
+        worker = site.build(failing(DeviceLost("gone")), Drain(10))
+        with pytest.raises(DeviceLost):
+            await worker.run()
+    job = await site.jobs.get(job_id)
+    assert job.error is not None
+    assert (job.status, job.error.code) == (JobState.FAILED, "DeviceLost")
+    (dead,) = await site.queue.dead_letters()
+    assert (dead.message_id, dead.reason) == (job_id, "DeviceLost")
 
 
 async def test_an_unknown_error_of_the_pipeline_is_retryable_and_tells_no_content(

@@ -4,14 +4,15 @@ Threads
     Synchronous; every call comes from one dedicated thread, never from the event loop.
 State
     One model is loaded at a time. `generate` needs a loaded model; a call that raised leaves it
-    usable.
+    usable, except after `DeviceLost`.
 Determinism
     A picture is a function of its generation's parameters and its seed. The rest of the batch may
     move a pixel by at most one grey level on the same device.
 Errors
     `InvalidInput` when the loaded pipeline cannot take a parameter; `ModelUnavailable` when weights
     cannot be loaded; `OutOfMemory` with the device's cache emptied; `GenerationStopped` as raised
-    by ``on_step``. Anything else that escapes is the pipeline's own error.
+    by ``on_step``; `DeviceLost` when no later call can succeed in this process. Anything else that
+    escapes is the pipeline's own error.
 Units
     Sides in pixels, memory in bytes; pictures are 8-bit RGB.
 """

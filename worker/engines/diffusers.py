@@ -19,8 +19,9 @@ from transformers.utils import logging as transformers_logging
 
 from darkroom import __version__
 from darkroom.catalog import Model
-from darkroom.errors import InvalidInput, OutOfMemory, SettingsError
+from darkroom.errors import InvalidInput, OutOfMemory
 from worker.engines.base import Engine, EngineDescription, EngineMemory, GenerationTask, OnStep
+from worker.engines.diffusers_devices import choose_device, noticing_loss
 from worker.engines.diffusers_loras import LocateLora, attached
 from worker.engines.diffusers_pipelines import arguments, derive, load_pipeline, make_scheduler
 
@@ -51,7 +52,11 @@ class DiffusersEngine(Engine):
 
     def load(self, model: Model, folder: Path) -> None:
         """Load ``folder`` in place of what is loaded."""
-        self.unload()
+        with noticing_loss():
+            self._load(model, folder)
+
+    def _load(self, model: Model, folder: Path) -> None:
+        self._free()
         try:
             pipeline = load_pipeline(model, folder, self._device)
         except torch.OutOfMemoryError:
@@ -64,12 +69,17 @@ class DiffusersEngine(Engine):
 
     def unload(self) -> None:
         """Free the pipeline and the device's cache."""
-        self._model = None
-        self._pipelines = {}
-        self._free_cache()
+        with noticing_loss():
+            self._free()
 
     def generate(self, batch: Sequence[GenerationTask], on_step: OnStep) -> list[list[Image.Image]]:
         """Run ``batch`` in one pipeline call."""
+        with noticing_loss():
+            return self._generate(batch, on_step)
+
+    def _generate(
+        self, batch: Sequence[GenerationTask], on_step: OnStep
+    ) -> list[list[Image.Image]]:
         assert self._model is not None
         asked = batch[0].generation
         pipeline = self._pipeline(asked.kind)
@@ -140,23 +150,12 @@ class DiffusersEngine(Engine):
         self._free_cache()
         return OutOfMemory(f"{self._device} has too little memory for {what}")
 
+    def _free(self) -> None:
+        self._model = None
+        self._pipelines = {}
+        self._free_cache()
+
     def _free_cache(self) -> None:
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of that name; ``auto`` is the first GPU, or the CPU without one.
-
-    Raises `SettingsError` for a GPU that is not there.
-    """
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda:0" if gpus else "cpu")
-    device = torch.device("cuda:0" if name == "cuda" else name)
-    if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise SettingsError(
-            f"device {name} is not there: torch sees {gpus} GPUs", target="DARKROOM_WORKER_DEVICE"
-        )
-    return device

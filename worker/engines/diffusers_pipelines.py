@@ -20,6 +20,7 @@ from darkroom.catalog import Model
 from darkroom.errors import InvalidInput, ModelUnavailable
 from darkroom.generation import Generation
 from worker.engines.base import GenerationTask
+from worker.engines.diffusers_devices import noticing_loss
 
 VARIANTS: Mapping[str, Any] = {
     "text_to_image": diffusers.AutoPipelineForText2Image,
@@ -46,7 +47,7 @@ def dtype_on(device: torch.device, model: Model) -> torch.dtype:
 def load_pipeline(model: Model, folder: Path, device: torch.device) -> Any:
     """Load the pipeline in ``folder`` onto ``device``. Safetensors only: pickles can run code.
 
-    Raises `ModelUnavailable`; lets `torch.OutOfMemoryError` pass.
+    Raises `ModelUnavailable`, `DeviceLost`; lets `torch.OutOfMemoryError` pass.
     """
     try:
         index = json.loads((folder / "model_index.json").read_text())
@@ -58,7 +59,8 @@ def load_pipeline(model: Model, folder: Path, device: torch.device) -> Any:
         }
         if "safety_checker" in index:
             options |= {"safety_checker": None, "requires_safety_checker": False}
-        pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **options).to(device)
+        with noticing_loss():
+            pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **options).to(device)
     except torch.OutOfMemoryError:
         raise
     except (*LOAD_ERRORS, SafetensorError) as error:
