@@ -48,7 +48,7 @@ def open_queues(
             client,
             admin,
             name,
-            max_delivery_count=settings.queue_delivery_limit,
+            max_delivery_count=settings.delivery_limit(name),
             lease_seconds=settings.lease_seconds,
             clock=clock,
         )

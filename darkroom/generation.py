@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from darkroom.webhooks import WebhookEvents, WebhookUrl
+
 MAX_PROMPT_CHARACTERS = 2_000
 MIN_SIDE_PIXELS = 64
 MAX_SIDE_PIXELS = 2_048
@@ -108,6 +110,12 @@ class GenerationRequest(BaseModel):
     loras: Loras = Field((), description="Up to 4 adapters.")
     deadline_seconds: DeadlineSeconds | None = Field(
         None, description="Fail rather than finish later than this many seconds from now."
+    )
+    webhook_url: WebhookUrl | None = Field(
+        None, description="https address that is told when the job ends; at most 2,048 characters."
+    )
+    webhook_events: WebhookEvents | None = Field(
+        None, description="Which ends to tell; left out means all."
     )
     tags: Tags = Field(default_factory=dict, description="Up to 16 labels of your own.")
 

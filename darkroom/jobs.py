@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.errors import IllegalTransition, StaleAttempt
 from darkroom.generation import Generation
+from darkroom.webhooks import Webhook, WebhookState
 
 TENANT_KEY_DIGITS = 8
 
@@ -123,6 +124,7 @@ class Job(BaseModel):
     first. ``sent_at`` is set once the queue has confirmed the message; the sweeper re-sends jobs
     without it. ``claim_expires_at`` is when the present attempt, if it is not heard of again, may
     be taken over. ``erased_at`` is when prompt and pictures were taken out of an ended job.
+    ``webhook`` is whom to tell of the end.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
@@ -146,6 +148,7 @@ class Job(BaseModel):
     estimated_gpu_seconds: float = 0.0
     traceparent: str | None = None
     resubmitted_from: str | None = None
+    webhook: Webhook | None = None
     created_at: datetime
     updated_at: datetime
     sent_at: datetime | None = None
@@ -183,9 +186,27 @@ def _move(job: Job, status: JobState, now: datetime, **changes: Any) -> Job:
 
 
 def _end(job: Job, status: JobState, now: datetime, **changes: Any) -> Job:
-    return _move(
-        job, status, now, phase=Phase.DONE, finished_at=now, claim_expires_at=None, **changes
-    )
+    changes |= {"phase": Phase.DONE, "finished_at": now, "claim_expires_at": None}
+    if job.webhook is not None:
+        changes["webhook"] = job.webhook.ended(end_event(status))
+    return _move(job, status, now, **changes)
+
+
+def end_event(status: JobState) -> str:
+    """Return what the end of a job is called in webhooks: ``job.succeeded`` and so on."""
+    return f"job.{status.lower()}"
+
+
+def is_unannounced(job: Job) -> bool:
+    """Whether the job has ended with an event that the webhooks' queue has not confirmed."""
+    return job.webhook is not None and job.webhook.state is WebhookState.PENDING
+
+
+def mark_webhook(job: Job, now: datetime, state: WebhookState) -> Job:
+    """Note how far the event of an ended job is. Raises `IllegalTransition` before its end."""
+    if job.webhook is None or not job.status.is_terminal:
+        raise IllegalTransition(f"a job that is {job.status} has no event to deliver")
+    return job.model_copy(update={"webhook": job.webhook.in_state(state), "updated_at": now})
 
 
 def check_attempt(job: Job, attempt: int) -> None:

@@ -7,12 +7,14 @@ their old release puts the message back until a new one takes it.
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from darkroom.errors import UnsupportedMessage
-from darkroom.jobs import Job
+from darkroom.jobs import Job, end_event
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class Message(Protocol):
@@ -99,10 +101,57 @@ def message_for(job: Job) -> JobMessage:
     )
 
 
+class WebhookMessage(BaseModel):
+    """The event of a job that has ended. ``replay`` tells deliveries that were asked for apart."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: Literal[1] = 1
+    job_id: str
+    tenant: str
+    event: str
+    replay: str = ""
+
+    @property
+    def webhook_id(self) -> str:
+        """What receivers tell duplicates by: the same for every attempt and every replay."""
+        return f"{self.job_id}.{self.event}"
+
+    @property
+    def message_id(self) -> str:
+        """The webhook's id; a replay has its own, or a queue might drop it as a duplicate."""
+        return f"{self.webhook_id}.{self.replay}" if self.replay else self.webhook_id
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """Tenant and event."""
+        return {"tenant": self.tenant, "event": self.event}
+
+    def encode(self) -> bytes:
+        """Return the body as JSON."""
+        return self.model_dump_json().encode()
+
+
+def webhook_message_for(job: Job, replay: str = "") -> WebhookMessage:
+    """Return the message of an ended job's event."""
+    return WebhookMessage(
+        job_id=job.id, tenant=job.tenant, event=end_event(job.status), replay=replay
+    )
+
+
 def decode(body: bytes) -> JobMessage:
     """Read a message. Raises `UnsupportedMessage` for another version or a body that is none."""
+    return _decode(JobMessage, body)
+
+
+def decode_webhook(body: bytes) -> WebhookMessage:
+    """Read a webhook's message. Raises `UnsupportedMessage` as `decode` does."""
+    return _decode(WebhookMessage, body)
+
+
+def _decode(kind: type[M], body: bytes) -> M:
     try:
-        return JobMessage.model_validate_json(body)
+        return kind.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"

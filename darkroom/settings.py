@@ -9,6 +9,7 @@ from typing import Literal, Self, TypeVar
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from darkroom import webhooks
 from darkroom.errors import SettingsError
 
 S = TypeVar("S", bound=BaseSettings)
@@ -53,6 +54,11 @@ class DarkroomSettings(BaseSettings):
         where the record is made to say Failed before the message is set aside.
         """
         return self.max_delivery_count + 1
+
+    def delivery_limit(self, queue_name: str) -> int:
+        """What the queue of that name is opened with; the webhooks' has a schedule of its own."""
+        is_webhooks = queue_name == webhooks.QUEUE_NAME
+        return webhooks.MAX_DELIVERY_COUNT if is_webhooks else self.queue_delivery_limit
 
     @model_validator(mode="after")
     def _lease_covers_renewals(self) -> Self:

@@ -17,6 +17,8 @@ from types import ModuleType
 from typing import Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
+from darkroom import webhooks
+from darkroom.announcing import AnnouncingJobStore
 from darkroom.catalog import Catalog
 from darkroom.clock import Clock, SystemClock
 from darkroom.errors import MissingExtra, QueueUnavailable, SettingsError, StoreUnavailable
@@ -45,18 +47,23 @@ class Closable(Protocol):
 
 @dataclass(frozen=True)
 class Backends:
-    """What both tiers work with. ``queues`` are by pool name."""
+    """What both tiers work with. ``queues`` are by pool name.
+
+    ``webhooks`` carries the events of ended jobs; None where the kind of queue cannot.
+    """
 
     queues: Mapping[str, JobQueue]
     jobs: JobStore
     images: ImageStore
+    webhooks: JobQueue | None = None
     shared: Sequence[Closable] = ()
     """What adapters work with but do not own, such as credentials; closed after them."""
 
     async def close(self) -> None:
         """Release every connection, whether or not another refuses to be released."""
         async with AsyncExitStack() as closing:  # in the reverse of this order
-            for each in (*self.shared, self.images, self.jobs, *self.queues.values()):
+            queues = [*self.queues.values(), *([self.webhooks] if self.webhooks else [])]
+            for each in (*self.shared, self.images, self.jobs, *queues):
                 closing.push_async_callback(each.close)
 
 
@@ -79,7 +86,13 @@ def open_backends(
 
     Raises `SettingsError` that names the variable, `MissingExtra` that names the packages.
     """
-    names = tuple(pool.name for pool in catalog.pools)
+    names = (*(pool.name for pool in catalog.pools), webhooks.QUEUE_NAME)
+    if len(set(names)) < len(names):
+        raise SettingsError(
+            f"DARKROOM_CATALOG: no pool can be called {webhooks.QUEUE_NAME}, the events' queue",
+            target="DARKROOM_CATALOG",
+        )
+    clock = clock or SystemClock()
     shared: list[Closable] = []
 
     def make(setting: str, text: str, kinds: Mapping[str, Callable[[_Request], Made]]) -> Made:
@@ -90,13 +103,17 @@ def open_backends(
                 f"{variable}: {url.scheme or 'no'}:// is not known; there are {known}",
                 target=variable,
             )
-        asked = _Request(variable, url, settings, names, clock or SystemClock(), shared)
+        asked = _Request(variable, url, settings, names, clock, shared)
         return kinds[url.scheme](asked)
 
+    queues = dict(make("queue_url", settings.queue_url, QUEUES))
+    events = queues.pop(webhooks.QUEUE_NAME, None)
+    jobs = make("jobstore_url", settings.jobstore_url, JOB_STORES)
     return Backends(
-        queues=make("queue_url", settings.queue_url, QUEUES),
-        jobs=make("jobstore_url", settings.jobstore_url, JOB_STORES),
+        queues=queues,
+        jobs=AnnouncingJobStore(jobs, events, clock) if events else jobs,
         images=make("imagestore_url", settings.imagestore_url, IMAGE_STORES),
+        webhooks=events,
         shared=shared,
     )
 
@@ -105,7 +122,7 @@ def _memory_queues(asked: _Request) -> Mapping[str, JobQueue]:
     return {
         name: MemoryJobQueue(
             lease_seconds=asked.settings.lease_seconds,
-            max_delivery_count=asked.settings.queue_delivery_limit,
+            max_delivery_count=asked.settings.delivery_limit(name),
             clock=asked.clock,
         )
         for name in asked.names
@@ -119,7 +136,7 @@ def _sqlite_queues(asked: _Request) -> Mapping[str, JobQueue]:
             database,
             name,
             lease_seconds=asked.settings.lease_seconds,
-            max_delivery_count=asked.settings.queue_delivery_limit,
+            max_delivery_count=asked.settings.delivery_limit(name),
             clock=asked.clock,
         )
         for name in asked.names
@@ -136,7 +153,8 @@ def _service_bus_queues(asked: _Request) -> Mapping[str, JobQueue]:
 
 def _kubernetes_queues(asked: _Request) -> Mapping[str, JobQueue]:
     adapter = _adapters("darkroom.queues.kubernetes_jobs", "kubernetes", "kubernetes://")
-    return {name: adapter.open_queue(_host(asked), name) for name in asked.names}
+    pools = [name for name in asked.names if name != webhooks.QUEUE_NAME]  # events are no pods
+    return {name: adapter.open_queue(_host(asked), name) for name in pools}
 
 
 def _sqlite_jobs(asked: _Request) -> JobStore:

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from darkroom.errors import InvalidInput
-from darkroom.jobs import Job, JobState, tenant_key
+from darkroom.jobs import Job, JobState, is_unannounced, tenant_key
 from darkroom.jobstores.base import IDEMPOTENCY_LIFETIME, Idempotency
 
+UNSENT, UNANNOUNCED, UNMARKED = "u", "a", "-"
 PART_CHARACTERS = 16_000  # at most 2 UTF-16 units each, and a property holds 32 Ki of those
 
 _JOB_ID = re.compile(r"([a-z][a-z0-9]{0,15})-([0-9a-f]{32})([0-9a-f]{8})")
@@ -40,15 +41,25 @@ def record_row(job: Job) -> Row:
         "Waiting": job.status is JobState.NOT_STARTED,
         "GpuSeconds": float(job.estimated_gpu_seconds),
     }
-    return row | {"Unsent": is_unsent(job), "WriteId": uuid.uuid4().hex}
+    row |= {"Unsent": is_unsent(job), "Unannounced": is_unannounced(job)}
+    return row | {"WriteId": uuid.uuid4().hex}
 
 
-def unsent_row(job: Job) -> Row:
-    """Return the row that says that a job waits without a confirmed send."""
-    return {
-        "PartitionKey": tenant_key(job.tenant)[0],
-        "RowKey": f"{unsent_prefix(job.created_at)}-{job.id}",
-    }
+def marker_row(job: Job, marker: str) -> Row:
+    """Return the row that says that something about the job is still to be done."""
+    if marker == UNSENT:
+        prefix = marker_prefix("unsent", job.created_at)
+    else:
+        assert job.finished_at is not None
+        prefix = marker_prefix("unannounced", job.finished_at)
+    return {"PartitionKey": tenant_key(job.tenant)[0], "RowKey": f"{prefix}-{job.id}"}
+
+
+def marker_of(row: Any) -> str:
+    """Return which marker row stands beside a record's row: a job has one at most."""
+    if row["Unsent"]:
+        return UNSENT
+    return UNANNOUNCED if row.get("Unannounced") else UNMARKED
 
 
 def key_row(job: Job, idempotency: Idempotency) -> Row:
@@ -63,10 +74,10 @@ def key_row(job: Job, idempotency: Idempotency) -> Row:
     }
 
 
-def unsent_prefix(moment: datetime) -> str:
-    """Return how the row keys of jobs created at ``moment`` begin; they sort by that."""
+def marker_prefix(kind: str, moment: datetime) -> str:
+    """Return how the keys of marker rows of ``moment`` begin; they sort by that."""
     microseconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    return f"unsent-{microseconds:020d}"
+    return f"{kind}-{microseconds:020d}"
 
 
 def is_unsent(job: Job) -> bool:
@@ -74,13 +85,13 @@ def is_unsent(job: Job) -> bool:
     return job.status is JobState.NOT_STARTED and job.sent_at is None
 
 
-def version_of(unsent: bool, etag: str) -> str:
-    """Return a record's version: whether its ``unsent`` row is there, and its ETag."""
-    return ("u" if unsent else "-") + etag
+def version_of(marker: str, etag: str) -> str:
+    """Return a record's version: which marker row is there, and its ETag."""
+    return marker + etag
 
 
 def job_of(row: Any) -> Job:
     """Return the record in a row that was read, with its version."""
     text = "".join(row[f"Record{index}"] for index in range(row["Parts"]))
-    version = version_of(row["Unsent"], row.metadata["etag"])
+    version = version_of(marker_of(row), row.metadata["etag"])
     return Job.model_validate_json(text).model_copy(update={"version": version})

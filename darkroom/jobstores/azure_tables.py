@@ -7,22 +7,23 @@ Rows
     ``job-<tenant key>-<inverted UUIDv7>-<region>``  the record, as JSON; ascending is newest first
     ``key-<SHA-256 of tenant and idempotency key>``  which job the key made, until when
     ``unsent-<created_at in microseconds>-<job id>`` there while the job waits without a sent_at
+    ``unannounced-<finished_at in µs>-<job id>``     there while its webhook's event is not queued
 
-    All three kinds of a job are in one partition, so they change together in one entity group
-    transaction: `create` is one request, and so is a write that sets or clears ``unsent``. The job
+    All kinds of a job are in one partition, so they change together in one entity group
+    transaction: `create` is one request, and so is a write that sets or clears a marker. The job
     id ends with the tenant's key (`darkroom.jobs.new_job_id`), so `get` is a point read.
 Cost
     `create`, `get`, `compare_and_set`: one request. A page: one request of its own length, or with
-    filters at most `MAX_SCANNED` records read. `unsent`: 16 requests that see only what is unsent,
-    and one read per job found. `backlog`: at most two requests. None depends on how many jobs there
-    are.
+    filters at most `MAX_SCANNED` records read. `unsent` and `unannounced`: 16 requests that see
+    only such jobs, and one read per job found. `backlog`: at most two requests. None depends
+    on how many jobs there are.
 Limits
     Azure allows 2,000 rows a second in a partition and 20,000 in an account: one tenant, or two
     whose keys begin alike, can admit about 200 jobs a second. A record may have 1 MiB.
 Versions
-    ``u`` or ``-`` (whether the row of kind ``unsent`` is there) and the ETag. Every write carries
-    an id of its own: when an answer is lost and the SDK tries again, the refusal is recognised as
-    our own success.
+    ``u``, ``a`` or ``-`` (which marker is there: unsent, unannounced, none) and the ETag.
+    Every write carries an id of its own: when an answer is lost and the SDK tries again, the
+    refusal is recognised as our own success.
 Idempotency keys
     Rows of keys that ran out stay until the key is used again.
 """
@@ -46,16 +47,19 @@ from darkroom.errors import (
     StoreUnavailable,
     VersionConflict,
 )
-from darkroom.jobs import Job, tenant_key
+from darkroom.jobs import Job, is_unannounced, tenant_key
 from darkroom.jobstores.azure_rows import (
+    UNMARKED,
+    UNSENT,
     Row,
     is_unsent,
     job_of,
     key_row,
+    marker_of,
+    marker_prefix,
+    marker_row,
     record_keys,
     record_row,
-    unsent_prefix,
-    unsent_row,
     version_of,
 )
 from darkroom.jobstores.base import (
@@ -131,7 +135,7 @@ class AzureTablesJobStore(JobStore):
         return Page(jobs, None)
 
     async def compare_and_set(self, job: Job, expected_version: str) -> Job:
-        """Replace the record, and its ``unsent`` row with it, if the ETag is still the same."""
+        """Replace the record, and its marker with it, if the ETag is still the same."""
         await self._prepare()
         row = record_row(job)
         with store_errors("writing a job record"):
@@ -144,22 +148,20 @@ class AzureTablesJobStore(JobStore):
                 if present["WriteId"] != row["WriteId"]:
                     raise VersionConflict(f"job {job.id} changed since it was read") from None
                 etag = present.metadata["etag"]
-        return job.model_copy(update={"version": version_of(row["Unsent"], etag)})
+        return job.model_copy(update={"version": version_of(marker_of(row), etag)})
 
     async def unsent(
         self, created_before: datetime, limit: int = 100, created_from: datetime | None = None
     ) -> Sequence[Job]:
         """Return jobs that wait without a confirmed send, by created_at."""
-        first = unsent_prefix(created_from) if created_from else "unsent-"
-        span = (first, unsent_prefix(created_before))
-        await self._prepare()
-        with store_errors("looking for unsent jobs"):
-            found = await asyncio.gather(
-                *(self._unsent_in(partition, span, limit) for partition in PARTITIONS)
-            )
-            oldest = sorted(row_key for keys in found for row_key in keys)[:limit]
-            rows = [await self._row(row_key.split("-", 2)[2]) for row_key in oldest]
-        return [job for job in map(job_of, rows) if is_unsent(job)]
+        first = marker_prefix("unsent", created_from) if created_from else "unsent-"
+        jobs = await self._marked((first, marker_prefix("unsent", created_before)), limit)
+        return [job for job in jobs if is_unsent(job)]
+
+    async def unannounced(self, ended_before: datetime, limit: int = 100) -> Sequence[Job]:
+        """Return ended jobs whose webhook's event is not queued, by finished_at."""
+        span = ("unannounced-", marker_prefix("unannounced", ended_before))
+        return [job for job in await self._marked(span, limit) if is_unannounced(job)]
 
     async def backlog(self, tenant: str) -> Backlog:
         """Count among the tenant's newest `MAX_COUNTED` records: at most two requests.
@@ -195,7 +197,7 @@ class AzureTablesJobStore(JobStore):
         row = record_row(job)
         operations: list[Any] = [("create", row)]
         if is_unsent(job):
-            operations.append(("create", unsent_row(job)))
+            operations.append(("create", marker_row(job, UNSENT)))
         if idempotency:
             operations.append(("create", key_row(job, idempotency)))
         try:
@@ -238,20 +240,24 @@ class AzureTablesJobStore(JobStore):
 
     async def _created(self, job: Job, operations: Sequence[Any]) -> Created:
         written = await self._table.submit_transaction(operations, **RETRIED_TOO)
-        version = version_of(is_unsent(job), written[0]["etag"])
+        version = version_of(UNSENT if is_unsent(job) else UNMARKED, written[0]["etag"])
         return Created(job.model_copy(update={"version": version}), is_new=True)
 
     async def _replace(self, job: Job, row: Row, expected_version: str) -> str:
         """Write the row and return its new ETag; raise what the SDK raises."""
-        was_unsent, etag = expected_version[:1] == "u", expected_version[1:]
+        was, etag = expected_version[:1], expected_version[1:]
         if not etag.startswith(('W/"', '"')):
-            etag = 'W/"none"'  # no version of ours: no row can have it
+            was, etag = UNMARKED, 'W/"none"'  # no version of ours: no row can have it
         replace = _conditional("update", row, etag)
-        if was_unsent == row["Unsent"]:
+        marker = marker_of(row)
+        if was == marker:
             written = await self._table.update_entity(row, **replace[2])
             return str(written["etag"])
-        step = "delete" if was_unsent else "upsert"
-        operations: list[Any] = [replace, (step, unsent_row(job))]
+        operations: list[Any] = [replace]
+        if was != UNMARKED:
+            operations.append(("delete", marker_row(job, was)))
+        if marker != UNMARKED:
+            operations.append(("upsert", marker_row(job, marker)))
         results = await self._table.submit_transaction(operations, **RETRIED_TOO)
         return str(results[0]["etag"])
 
@@ -276,7 +282,17 @@ class AzureTablesJobStore(JobStore):
             if job.tenant == tenant:  # another tenant's key may be the same
                 yield job
 
-    async def _unsent_in(self, partition: str, span: tuple[str, str], limit: int) -> Sequence[str]:
+    async def _marked(self, span: tuple[str, str], limit: int) -> Sequence[Job]:
+        """Return the records of marker rows whose keys are in ``span``, in their order."""
+        await self._prepare()
+        with store_errors("looking for jobs with something left to do"):
+            found = await asyncio.gather(
+                *(self._markers_in(partition, span, limit) for partition in PARTITIONS)
+            )
+            oldest = sorted(row_key for keys in found for row_key in keys)[:limit]
+            return [job_of(await self._row(row_key.split("-", 2)[2])) for row_key in oldest]
+
+    async def _markers_in(self, partition: str, span: tuple[str, str], limit: int) -> Sequence[str]:
         """Return row keys from the first of ``span`` to before its second."""
         rows = self._table.query_entities(
             "PartitionKey eq @partition and RowKey ge @start and RowKey lt @end",

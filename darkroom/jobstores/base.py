@@ -140,6 +140,13 @@ class JobStore(ABC):
         """
 
     @abstractmethod
+    async def unannounced(self, ended_before: datetime, limit: int = 100) -> Sequence[Job]:
+        """Return up to ``limit`` jobs whose end waits to be told to a webhook, oldest end first.
+
+        Costs nothing for jobs without a webhook.
+        """
+
+    @abstractmethod
     async def backlog(self, tenant: str) -> Backlog:
         """Count the tenant's jobs that are NotStarted, in every pool."""
 

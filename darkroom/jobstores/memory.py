@@ -8,7 +8,7 @@ from datetime import datetime
 
 from darkroom.clock import Clock, SystemClock
 from darkroom.errors import IdempotencyKeyReused, JobNotFound, VersionConflict
-from darkroom.jobs import Job, JobState
+from darkroom.jobs import Job, JobState, is_unannounced
 from darkroom.jobstores.base import (
     IDEMPOTENCY_LIFETIME,
     Backlog,
@@ -90,6 +90,16 @@ class MemoryJobStore(JobStore):
                 and (created_from is None or job.created_at >= created_from)
             ]
         return sorted(waiting, key=lambda job: job.created_at)[:limit]
+
+    async def unannounced(self, ended_before: datetime, limit: int = 100) -> Sequence[Job]:
+        """Return up to ``limit`` ended jobs whose webhook's event is not queued; reads all."""
+        with self._lock:
+            found = [
+                (job.finished_at, job.id, job)
+                for job in self._jobs.values()
+                if is_unannounced(job) and job.finished_at and job.finished_at < ended_before
+            ]
+        return [job for _, _, job in sorted(found, key=lambda each: each[:2])[:limit]]
 
     async def backlog(self, tenant: str) -> Backlog:
         """Count the tenant's waiting jobs; reads all that wait."""

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from darkroom.clock import Clock, SystemClock
 from darkroom.errors import IdempotencyKeyReused, JobNotFound, VersionConflict
-from darkroom.jobs import Job, JobState
+from darkroom.jobs import Job, JobState, is_unannounced
 from darkroom.jobstores.base import (
     IDEMPOTENCY_LIFETIME,
     Backlog,
@@ -51,6 +51,11 @@ CREATE TABLE IF NOT EXISTS waiting (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS waiting_of_tenant ON waiting (tenant, gpu_seconds);
 CREATE INDEX IF NOT EXISTS waiting_in_pool ON waiting (pool, created_at, job_id, gpu_seconds);
+CREATE TABLE IF NOT EXISTS unannounced (
+    job_id TEXT PRIMARY KEY,
+    finished_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS unannounced_by_end ON unannounced (finished_at);
 CREATE TABLE IF NOT EXISTS idempotency_keys (
     tenant TEXT NOT NULL,
     key TEXT NOT NULL,
@@ -78,6 +83,12 @@ INSERT OR IGNORE INTO waiting (job_id, tenant, pool, created_at, gpu_seconds)
 VALUES (?, ?, ?, ?, ?)
 """
 _WAIT_NO_MORE = "DELETE FROM waiting WHERE job_id = ?"
+_TELL = "INSERT OR IGNORE INTO unannounced (job_id, finished_at) VALUES (?, ?)"
+_TOLD = "DELETE FROM unannounced WHERE job_id = ?"
+_UNANNOUNCED = """
+SELECT document, version FROM unannounced JOIN jobs ON jobs.id = unannounced.job_id
+WHERE finished_at < ? ORDER BY finished_at LIMIT ?
+"""
 _BACKLOG = "SELECT count(*), total(gpu_seconds) FROM waiting WHERE tenant = ?"
 _LINE = """
 SELECT created_at, job_id, gpu_seconds FROM waiting WHERE pool = ?
@@ -165,6 +176,7 @@ class SqliteJobStore(JobStore):
             written = connection.execute(_UPDATE, row).fetchall()
             if written:
                 _note_waiting(connection, job)
+                _note_event(connection, job)
                 return int(written[0][0])
             query = "SELECT 1 FROM jobs WHERE id = ?"
             if connection.execute(query, (job.id,)).fetchone() is None:
@@ -182,6 +194,14 @@ class SqliteJobStore(JobStore):
         asked = (first, created_before.timestamp(), limit)
         rows = await self._database.read(
             lambda connection: connection.execute(_UNSENT, asked).fetchall()
+        )
+        return [_job(*row) for row in rows]
+
+    async def unannounced(self, ended_before: datetime, limit: int = 100) -> Sequence[Job]:
+        """Return up to ``limit`` ended jobs whose webhook's event is not queued, oldest first."""
+        asked = (ended_before.timestamp(), limit)
+        rows = await self._database.read(
+            lambda connection: connection.execute(_UNANNOUNCED, asked).fetchall()
         )
         return [_job(*row) for row in rows]
 
@@ -231,6 +251,16 @@ def _note_waiting(connection: sqlite3.Connection, job: Job) -> None:
     created_at = job.created_at.timestamp()
     row = (job.id, job.tenant, job.pool, created_at, job.estimated_gpu_seconds)
     connection.execute(_WAIT, row)
+
+
+def _note_event(connection: sqlite3.Connection, job: Job) -> None:
+    """Keep the table of events to be told true, in the transaction that writes the record."""
+    if job.webhook is None or job.finished_at is None:
+        return
+    if is_unannounced(job):
+        connection.execute(_TELL, (job.id, job.finished_at.timestamp()))
+    else:
+        connection.execute(_TOLD, (job.id,))
 
 
 def _columns(job: Job) -> dict[str, object]:

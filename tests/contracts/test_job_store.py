@@ -15,10 +15,12 @@ from darkroom.jobs import (
     claim,
     fail,
     mark_sent,
+    mark_webhook,
     new_job_id,
     request_cancel,
 )
 from darkroom.jobstores.base import IDEMPOTENCY_LIFETIME, Idempotency, JobFilter, JobStore
+from darkroom.webhooks import Webhook, WebhookState
 from tests.contracts.adapters import JobStores
 from tests.samples import make_generation, make_job
 
@@ -288,3 +290,43 @@ async def test_the_sweeper_finds_what_was_never_sent(stores: JobStores) -> None:
     (found, _) = await stores.store.unsent(before)
     await stores.store.compare_and_set(mark_sent(found, stores.now()), found.version)
     assert [job.id for job in await stores.store.unsent(before)] == [older.id]
+
+
+async def test_an_end_waits_to_be_told_until_somebody_says_it_was(stores: JobStores) -> None:
+    hook = Webhook(url="https://hooks.example.com/x")
+    told = (await stores.store.create(fresh(stores, webhook=hook))).job
+    silent = (await stores.store.create(fresh(stores))).job
+    unsent = await stores.store.unsent(stores.now() + timedelta(seconds=9))
+    assert {job.id for job in unsent} >= {told.id, silent.id}
+    ended = await stores.store.compare_and_set(request_cancel(told, stores.now()), told.version)
+    await stores.store.compare_and_set(request_cancel(silent, stores.now()), silent.version)
+    soon = stores.now() + timedelta(seconds=1)
+    assert [job.id for job in await stores.other.unannounced(soon)] == [told.id]
+    assert await stores.other.unannounced(stores.now()) == []
+    assert [job.id for job in await stores.other.unannounced(soon)] == [told.id]
+    found = (await stores.other.unannounced(soon))[0]
+    assert found == ended
+    marked = mark_webhook(found, stores.now(), WebhookState.QUEUED)
+    written = await stores.other.compare_and_set(marked, found.version)
+    assert await stores.store.unannounced(soon) == []
+    assert (await stores.store.get(told.id)) == written
+    with pytest.raises(VersionConflict):
+        await stores.store.compare_and_set(marked, found.version)
+
+
+async def test_an_unwanted_end_is_not_told(stores: JobStores) -> None:
+    hook = Webhook(url="https://hooks.example.com/x", events=("job.succeeded",))
+    job = (await stores.store.create(fresh(stores, webhook=hook))).job
+    await stores.store.compare_and_set(request_cancel(job, stores.now()), job.version)
+    assert await stores.store.unannounced(stores.now() + timedelta(seconds=1)) == []
+
+
+async def test_ends_to_be_told_come_oldest_first(stores: JobStores) -> None:
+    hook, ids = Webhook(url="https://hooks.example.com/x"), []
+    for index in range(5):
+        job = (await stores.store.create(fresh(stores, webhook=hook, tenant=f"t{index}"))).job
+        ended_at = stores.now() + timedelta(seconds=index)
+        await stores.store.compare_and_set(request_cancel(job, ended_at), job.version)
+        ids.append(job.id)
+    later = stores.now() + timedelta(seconds=60)
+    assert [job.id for job in await stores.store.unannounced(later, 3)] == ids[:3]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from darkroom.announcing import AnnouncingJobStore
 from darkroom.catalog import Catalog
 from darkroom.errors import JobNotFound, MissingExtra, SettingsError
 from darkroom.imagestores.filesystem import FilesystemImageStore
@@ -45,7 +46,8 @@ async def test_the_defaults_are_files_below_the_working_directory(
     monkeypatch.chdir(tmp_path)
     backends = open_backends(DarkroomSettings(), CATALOG)
     assert isinstance(backends.queues["short"], SqliteJobQueue)
-    assert isinstance(backends.jobs, SqliteJobStore)
+    assert isinstance(backends.jobs, AnnouncingJobStore)
+    assert isinstance(backends.jobs.store, SqliteJobStore)
     assert isinstance(backends.images, FilesystemImageStore)
     assert list(tmp_path.iterdir()) == [], "nothing is made before it is needed"
     job = make_job()
