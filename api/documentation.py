@@ -108,6 +108,7 @@ def _generate(app: FastAPI) -> dict[str, Any]:
     schemas.update(asked.pop("$defs", {}))
     schemas["GenerationRequest"] = asked
     schemas["GenerationForm"] = _form_of(asked)
+    _link_jobs(made["paths"])
     for path, operations in made["paths"].items():
         for operation in operations.values():
             _drop_framework_errors(operation["responses"])
@@ -118,6 +119,23 @@ def _generate(app: FastAPI) -> dict[str, Any]:
     made["components"]["schemas"] = dict(sorted(schemas.items()))
     made["components"]["securitySchemes"] = _CREDENTIALS
     return made
+
+
+def _link_jobs(paths: dict[str, Any]) -> None:
+    """Say what can be done with a job that was admitted: its id goes into other operations."""
+    links: dict[str, Any] = {}
+    for path, operations in paths.items():
+        for operation in operations.values():
+            if "{job_id}" in path:
+                parameters = {"job_id": "$response.body#/id"}
+                if "{index}" in path:
+                    parameters["index"] = "$response.body#/images/0/index"
+                name = operation["operationId"]
+                links[name] = {"operationId": name, "parameters": parameters}
+    for path in ("/v1/jobs", "/v1/jobs/{job_id}:resubmit"):
+        for status, answered in paths[path]["post"]["responses"].items():
+            if status in ("200", "202"):
+                answered["links"] = links
 
 
 def _form_of(asked: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ MAX_KEY_CHARACTERS = 255
 MAX_WAIT_SECONDS = 60
 _QUOTED = re.compile(r'^"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"$')  # RFC 8941 sf-string
 _BARE = re.compile(r"^[\x21\x23-\x7e][\x20-\x7e]*$")
+KEY_PATTERN = r'^("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-~][ -~]{0,254})$'
+"""Both forms of an ``Idempotency-Key`` as it is sent, for the OpenAPI document."""
 _WAIT = re.compile(r"^wait\s*=\s*\"?(\d{1,6})\"?$", re.IGNORECASE)
 _ETAG = re.compile(r'(?:W/)?"([^"]*)"')
 

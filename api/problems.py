@@ -11,9 +11,11 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.routing import BaseRoute, compile_path
 
 from api.error_shapes import SHAPES
 from api.errors import (
@@ -151,6 +153,22 @@ def _framework_error(error: HTTPException) -> DarkroomError:
     return known.get(error.status_code, fallback(HTTPStatus(error.status_code).phrase))
 
 
+def allowed_methods(routes: Sequence[BaseRoute], path: str) -> str:
+    """Return ``Allow`` for a path: the methods of every route that has it.
+
+    The framework names those of the first alone; and to it ``/v1/jobs/1:cancel`` is also a job.
+    """
+    having = [
+        route
+        for route in iter_route_contexts(routes)
+        if route.path and route.methods and compile_path(route.path)[0].match(path)
+    ]
+    verb = path.rpartition("/")[2].partition(":")[2]
+    exact = [route for route in having if verb and str(route.path).endswith(f":{verb}")]
+    methods = {method for route in exact or having for method in route.methods or ()}
+    return ", ".join(sorted(methods - {"HEAD"}))
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of ``app`` in our shape."""
 
@@ -163,6 +181,8 @@ def install(app: FastAPI) -> None:
         response = answer(request, _framework_error(error))
         for name, value in (error.headers or {}).items():
             response.headers[name] = value
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            response.headers["allow"] = allowed_methods(app.routes, request.url.path)
         return response
 
     async def on_validation(request: Request, error: Exception) -> JSONResponse:

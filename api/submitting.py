@@ -8,7 +8,7 @@ from fastapi import Header, Request
 
 from api.auth.base import Caller
 from api.errors import JobFailed, JobTimedOut, status_of
-from api.headers import idempotency_key
+from api.headers import KEY_PATTERN, idempotency_key
 from api.state import ApiState
 from darkroom.errors import DarkroomError, UnsafeContent
 from darkroom.generation import GenerationRequest
@@ -21,6 +21,7 @@ IdempotencyHeader = Annotated[
         alias="Idempotency-Key",
         description="1 to 255 printable ASCII characters, quoted or bare, good for 24 hours:"
         " the same key and body return the same job.",
+        json_schema_extra={"pattern": KEY_PATTERN},
     ),
 ]
 

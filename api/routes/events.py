@@ -20,6 +20,19 @@ _HEADERS = {
     "cache-control": "no-store",
     "x-accel-buffering": "no",  # nginx and what follows it would hold the events back
 }
+_EVENT = {  # of one event, as OpenAPI 3.2 reads it
+    "type": "object",
+    "properties": {
+        "event": {"enum": ["status", "progress", "done"]},
+        "id": {"type": "string", "description": "The record's version."},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/JobBody"},
+        },
+    },
+    "required": ["event", "id", "data"],
+}
 
 
 @router.get(
@@ -29,7 +42,7 @@ _HEADERS = {
     responses={
         200: {
             "description": "Events `status`, `progress` and, last, `done`; the data is the job.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": _EVENT}},
         },
         204: {"description": "The job has ended and `Last-Event-ID` was its last event."},
         **refusals(404, 503),

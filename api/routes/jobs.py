@@ -119,7 +119,11 @@ async def list_jobs(
     ] = None,
     tag: Annotated[
         str | None,
-        Query(max_length=2 * MAX_TAG_CHARACTERS + 1, description="Only this tag: `name:value`."),
+        Query(
+            max_length=2 * MAX_TAG_CHARACTERS + 1,
+            description="Only this tag: `name:value`.",
+            json_schema_extra={"pattern": r"^[^:]+:[\s\S]+$"},
+        ),
     ] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="Most per page.")] = 20,
     cursor: Annotated[

@@ -43,3 +43,20 @@ async def test_repeatability_is_refused_rather_than_ignored(stack: Stack) -> Non
     assert answer.json()["error"]["target"] == "Repeatability-Request-ID"
     assert "Idempotency-Key" in answer.json()["error"]["message"]
     assert await stack.messages() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/jobs", "GET, POST"),
+        ("/v1/jobs/1", "DELETE, GET"),
+        ("/v1/jobs/1:cancel", "POST"),
+        ("/v1/jobs/1:resubmit", "POST"),
+        ("/v1/dead-letters/short/1", "GET"),
+        ("/v1/dead-letters/short/1:discard", "POST"),
+        ("/api/generate", "GET, POST"),
+    ],
+)
+async def test_allow_names_every_method_of_the_path(stack: Stack, path: str, allowed: str) -> None:
+    answer = await stack.http.options(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
