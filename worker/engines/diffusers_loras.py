@@ -6,11 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.utils import USE_PEFT_BACKEND
+from safetensors import SafetensorError
 
 from darkroom.catalog import LoraSource, Model
 from darkroom.errors import InvalidInput, ModelUnavailable
 from darkroom.generation import Lora
+from worker.engines.diffusers_devices import noticing_loss
+from worker.engines.diffusers_pipelines import LOAD_ERRORS
 
 LocateLora = Callable[[LoraSource], Path]
 """Returns the file of an adapter on this machine; raises `ModelUnavailable`."""
@@ -35,14 +39,30 @@ def attached(
         raise ModelUnavailable("LoRAs need the package peft, which is not installed")
     try:
         for lora, file in files:
-            pipeline.load_lora_weights(
-                file.parent, weight_name=file.name, adapter_name=_adapter(lora)
-            )
+            _load(pipeline, model, lora, file)
         names = [_adapter(lora) for lora in loras]
         pipeline.set_adapters(names, [lora.weight for lora in loras])
         yield
     finally:
         pipeline.unload_lora_weights()
+
+
+def _load(pipeline: Any, model: Model, lora: Lora, file: Path) -> None:
+    """Load one adapter. Safetensors only: pickles can run code."""
+    try:
+        if file.suffix != ".safetensors":
+            raise ValueError("no safetensors file")
+        with noticing_loss():
+            pipeline.load_lora_weights(
+                file.parent, weight_name=file.name, adapter_name=_adapter(lora)
+            )
+    except torch.OutOfMemoryError:
+        raise
+    except (*LOAD_ERRORS, SafetensorError) as error:
+        raise ModelUnavailable(
+            f"LoRA {lora.name} cannot be attached to model {model.name}: {type(error).__name__}",
+            target="loras",
+        ) from error
 
 
 def _adapter(lora: Lora) -> str:

@@ -14,7 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from darkroom.catalog import Model
-from darkroom.errors import InvalidInput, ModelUnavailable, OutOfMemory, SettingsError
+from darkroom.errors import (
+    DeviceLost,
+    InvalidInput,
+    ModelUnavailable,
+    OutOfMemory,
+    SettingsError,
+)
 from darkroom.generation import Generation, InputImage
 from tests.samples import make_generation
 from tests.worker.engines.conftest import no_loras
@@ -291,6 +297,24 @@ def test_too_little_memory_is_told_apart_and_the_engine_goes_on(
 
     with pytest.raises(OutOfMemory, match="1 pictures"):
         engine.generate([GenerationTask(ask())], exhaust)
+    assert run(engine, ask())
+
+
+@pytest.mark.parametrize("words", ["device-side assert triggered", "unspecified launch failure"])
+def test_a_gpu_that_failed_for_good_is_told_apart(engine: DiffusersEngine, words: str) -> None:
+    def crash(step: int, total: int) -> None:
+        raise torch.AcceleratorError(f"CUDA error: {words}\nCompile with TORCH_USE_CUDA_DSA")
+
+    with pytest.raises(DeviceLost, match=f"the GPU failed: {words}$"):
+        engine.generate([GenerationTask(ask())], crash)
+
+
+def test_an_error_of_one_call_on_the_gpu_is_the_pipelines_own(engine: DiffusersEngine) -> None:
+    def refuse(step: int, total: int) -> None:
+        raise torch.AcceleratorError("CUDA error: invalid configuration argument")
+
+    with pytest.raises(torch.AcceleratorError):
+        engine.generate([GenerationTask(ask())], refuse)
     assert run(engine, ask())
 
 

@@ -5,10 +5,14 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline
 from diffusers import UNet2DConditionModel as UNet
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 def _tokenizer() -> CLIPTokenizer:
@@ -67,6 +71,21 @@ def save_tiny_stable_diffusion(
     )
     pipeline.save_pretrained(folder)
     return folder
+
+
+def save_tiny_lora(base: Path, file: Path, seed: int) -> Path:
+    """Write random adapters of rank 2 for every attention of the pipeline in ``base``."""
+    unet = UNet.from_pretrained(base / "unet")
+    unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=ATTENTION))
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    noise = torch.Generator().manual_seed(seed)
+    for name, weights in layers.items():
+        layers[name] = torch.randn(weights.shape, generator=noise) * 0.2
+    file.parent.mkdir(parents=True, exist_ok=True)
+    StableDiffusionPipeline.save_lora_weights(
+        file.parent, unet_lora_layers=layers, weight_name=file.name
+    )
+    return file
 
 
 def _autoencoder(tiny: bool, channels: int) -> AutoencoderKL | AutoencoderTiny:
