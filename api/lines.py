@@ -26,7 +26,7 @@ from darkroom.jobstores.base import JobStore, Waiting
 from darkroom.queues.base import JobQueue
 
 MAX_AGE = timedelta(seconds=1)
-MAX_LISTED = 5_000  # who stands further back has a position by count
+MAX_LISTED = 2_000  # who stands further back has a position by count
 LONGEST_PAUSE_SECONDS = 300
 
 
