@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from api import problems
+from api.cross_site import CrossSiteGuard
 from api.documentation import document
 from api.hosts import LoopbackNames
 from api.methods import Methods
@@ -82,6 +83,7 @@ def create_app(state: ApiState) -> FastAPI:
     if state.settings.is_local_only:
         app.add_middleware(LoopbackNames, public_url=state.settings.public_url)
     app.add_middleware(Methods)
+    app.add_middleware(CrossSiteGuard)
     app.add_middleware(RequestContext, metrics=state.metrics)
     document(app)
     return app

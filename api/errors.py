@@ -128,6 +128,12 @@ class Forbidden(DarkroomError):
         self.headers = {"www-authenticate": challenge}
 
 
+class CrossSite(DarkroomError):
+    """A page of another site sent it, without a credential."""
+
+    code = "CrossSite"
+
+
 class IdentityProviderUnavailable(Retryable):
     """Whether a token is good cannot be found out at present."""
 
@@ -188,6 +194,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "UnsafeContent": 400,
     "Unauthenticated": 401,
     "Forbidden": 403,
+    "CrossSite": 403,
     "NotFound": 404,
     "JobNotFound": 404,
     "ImageNotFound": 404,
