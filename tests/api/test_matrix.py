@@ -29,7 +29,6 @@ ROLES: dict[str, str | None] = {
     "POST /v1/jobs/{job_id}:cancel": SUBMIT,
     "POST /v1/jobs/{job_id}:resubmit": SUBMIT,
     "POST /v1/jobs/{job_id}:replay-webhook": SUBMIT,
-    "POST /v1/jobs/{job_id}:replay-webhook": SUBMIT,
     "GET /v1/jobs/{job_id}/events": READ,
     "GET /v1/jobs/{job_id}/images/{index}": READ,
     "GET /v1/models": READ,
