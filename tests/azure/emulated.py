@@ -118,7 +118,7 @@ def _azurite_process(*arguments: str) -> Iterator[AzuriteEndpoints]:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
-            pytest.skip("Azurite could not be started; its own message is above")
+            pytest.fail("Azurite could not be started; its own message is above")
         try:
             yield AzuriteEndpoints(**json.loads(line))
         finally:
@@ -127,7 +127,7 @@ def _azurite_process(*arguments: str) -> Iterator[AzuriteEndpoints]:
 
 @pytest.fixture(scope="session")
 def azurite() -> Iterator[Azurite]:
-    """One Azurite for the session; skips, saying why, where it cannot be started."""
+    """One Azurite for the session; needs Node.js with npm, and fails without."""
     for endpoints in _azurite_process():
         yield Azurite(endpoints)
 
