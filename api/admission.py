@@ -19,6 +19,7 @@ from api.errors import JobErased, JobNotFinished, JobSucceeded
 from api.lines import PoolLines
 from api.pictures import StoredPicture, decode, fit
 from api.resolving import Sides, choose_model, resolve
+from api.webhooks.policy import WebhookPolicy
 from darkroom.catalog import Catalog
 from darkroom.clock import Clock
 from darkroom.errors import (
@@ -37,6 +38,7 @@ from darkroom.messages import message_for
 from darkroom.metrics import ApiMetrics
 from darkroom.queues.base import JobQueue
 from darkroom.tracing import trace_id
+from darkroom.webhooks import WebhookState
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Admission:
         metrics: ApiMetrics,
         caps: TenantCaps,
         lines: PoolLines,
+        webhooks: WebhookPolicy,
     ) -> None:
         self._catalog = catalog
         self._region = region
@@ -72,6 +75,7 @@ class Admission:
         self._metrics = metrics
         self._caps = caps
         self._lines = lines
+        self._webhooks = webhooks
         self._log = get_logger()
 
     async def submit(
@@ -88,9 +92,10 @@ class Admission:
         `StoreUnavailable`. A queue that cannot be reached is no error: the job is recorded and the
         sweeper sends it.
         """
+        webhook = self._webhooks.webhook_of(tenant, request)
         resolved = await _prepare(request, self._catalog)
         job = self._new_job(tenant, resolved.generation, request.deadline_seconds).model_copy(
-            update={"tags": request.tags, "traceparent": traceparent}
+            update={"tags": request.tags, "traceparent": traceparent, "webhook": webhook}
         )
         pictures = {name: picture.png for name, picture in resolved.pictures.items()}
         key = idempotency_key
@@ -102,14 +107,18 @@ class Admission:
         """Admit a new job with the parameters and the seed of a failed or canceled one.
 
         Asking again within `IDEMPOTENCY_LIFETIME` returns the same new job. Its deadline is as long
-        as the old one's was. Raises `JobNotFinished`, `JobSucceeded`, `JobErased` (docs/decisions/
-        0004), and what `submit` raises for a model or pool that the catalog has no more.
+        as the old one's was, and its webhook tells the same. Raises `JobNotFinished`,
+        `JobSucceeded`, `JobErased` (docs/decisions/0004), and what `submit` raises for a model or
+        pool that the catalog has no more.
         """
         check_resubmittable(old)
         seconds = (old.deadline_at - old.created_at).total_seconds() if old.deadline_at else None
         job = self._new_job(old.tenant, old.generation, seconds).model_copy(
             update={"tags": old.tags, "traceparent": traceparent, "resubmitted_from": old.id}
         )
+        if old.webhook is not None:
+            waiting = old.webhook.in_state(WebhookState.WAITING)
+            job = job.model_copy(update={"webhook": waiting})
         pictures = await self._input_pictures(old)
         return await self._admit(job, pictures, _resubmission(old))
 

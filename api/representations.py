@@ -9,6 +9,7 @@ from api.lines import Place
 from darkroom.catalog import Catalog, Model, ModelDefaults, ModelLimits, Pool
 from darkroom.generation import Generation
 from darkroom.jobs import Job, JobError, JobState, Phase, Provenance, Usage
+from darkroom.webhooks import WebhookEvent, WebhookState
 
 MIN_RETRY_SECONDS = 1
 MAX_RETRY_SECONDS = 30
@@ -45,6 +46,16 @@ class QueueBody(_Body):
         return cls(position=place.position, eta_seconds=place.eta_seconds)
 
 
+class WebhookBody(_Body):
+    """Whom a job's end is told to, and how far that is."""
+
+    url: str
+    events: list[WebhookEvent]
+    state: WebhookState = Field(
+        description="waiting for the end; unwanted; pending or queued; disabled by a 410."
+    )
+
+
 class JobBody(_Body):
     """A job, and the status monitor of its operation."""
 
@@ -64,6 +75,7 @@ class JobBody(_Body):
     provenance: Provenance | None = Field(description="What made the pictures.")
     attempts: int = Field(ge=0, description="How often a worker has begun it.")
     tags: dict[str, str]
+    webhook: WebhookBody | None
     resubmitted_from: str | None = Field(description="The failed job that this one repeats.")
     created_at: datetime
     started_at: datetime | None
@@ -141,6 +153,7 @@ def job_body(job: Job, base_url: str, place: Place | None = None) -> JobBody:
         provenance=job.provenance,
         attempts=job.attempts,
         tags=job.tags,
+        webhook=_webhook_body(job),
         resubmitted_from=job.resubmitted_from,
         created_at=job.created_at,
         started_at=job.started_at,
@@ -148,6 +161,13 @@ def job_body(job: Job, base_url: str, place: Place | None = None) -> JobBody:
         deadline_at=job.deadline_at,
         erased_at=job.erased_at,
     )
+
+
+def _webhook_body(job: Job) -> WebhookBody | None:
+    if job.webhook is None:
+        return None
+    asked = job.webhook
+    return WebhookBody(url=asked.url, events=list(asked.events), state=asked.state)
 
 
 def retry_after_seconds(job: Job, place: Place | None = None) -> int:

@@ -16,17 +16,25 @@ from api.rates import Rates
 from api.settings import ApiSettings
 from api.sweeper import Sweeper
 from api.watching import Watcher
+from api.webhooks.addresses import UrlRules
+from api.webhooks.policy import WebhookPolicy
+from api.webhooks.secrets import Secrets
+from api.webhooks.settings import WebhookSettings
 from darkroom.catalog import Catalog
 from darkroom.clock import Clock
 from darkroom.imagestores.base import ImageStore
 from darkroom.jobstores.base import JobStore
 from darkroom.metrics import ApiMetrics
 from darkroom.queues.base import JobQueue
+from darkroom.webhooks import QUEUE_NAME
 
 
 @dataclass(frozen=True)
 class ApiState:
-    """The ports and policies of one API process. ``queues`` is by pool name."""
+    """The ports and policies of one API process. ``queues`` is by pool name.
+
+    ``webhooks`` is the queue of ended jobs' events; None where there is none.
+    """
 
     settings: ApiSettings
     catalog: Catalog
@@ -42,6 +50,7 @@ class ApiState:
     callers: Callers
     rates: Rates
     lines: PoolLines
+    webhooks: JobQueue | None
     close: Callable[[], Awaitable[None]]
 
 
@@ -58,11 +67,13 @@ def make_state(
     images: ImageStore,
     queues: Mapping[str, JobQueue],
     clock: Clock,
+    webhooks: JobQueue | None = None,
+    webhook_settings: WebhookSettings | None = None,
     close: Callable[[], Awaitable[None]] = nothing_to_close,
 ) -> ApiState:
-    """Put the policies around the adapters.
+    """Put the policies around the adapters; without ``webhook_settings`` nobody has webhooks.
 
-    Raises `SettingsError` for a file of keys or a counter of requests that cannot work.
+    Raises `SettingsError` for a file of keys or secrets or a counter of requests that cannot work.
     """
     metrics = ApiMetrics(CollectorRegistry())
     caps = Caps(int(settings.limit("max_queued_jobs")), settings.limit("max_queued_gpu_seconds"))
@@ -79,7 +90,9 @@ def make_state(
         metrics=metrics,
         caps=TenantCaps(jobs, caps, clock),
         lines=lines,
+        webhooks=_policy(webhook_settings, clock, can_queue=webhooks is not None),
     )
+    aside = dict(queues) if webhooks is None else {**queues, QUEUE_NAME: webhooks}
     sweeper = Sweeper(
         admission=admission,
         exhausted=Exhausted(queues, jobs, clock),
@@ -100,9 +113,19 @@ def make_state(
         admission=admission,
         watcher=Watcher(jobs, settings.watch_seconds),
         sweeper=sweeper,
-        dead_letters=DeadLetters(queues, jobs, admission, clock),
+        dead_letters=DeadLetters(aside, jobs, admission, clock),
         callers=open_callers(settings, clock),
         rates=Rates(int(settings.limit("requests_per_minute")), settings.limits_url),
         lines=lines,
+        webhooks=webhooks,
         close=close,
     )
+
+
+def _policy(settings: WebhookSettings | None, clock: Clock, *, can_queue: bool) -> WebhookPolicy:
+    if settings is None:
+        return WebhookPolicy(
+            UrlRules(frozenset(), False), Secrets(None, clock), can_queue=can_queue
+        )
+    rules = UrlRules(settings.allowed_ports, settings.allow_loopback)
+    return WebhookPolicy(rules, Secrets(settings.secrets_file, clock), can_queue=can_queue)

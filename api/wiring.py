@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.settings import ApiSettings
 from api.state import ApiState, make_state
+from api.webhooks.settings import WebhookSettings
 from darkroom import log
 from darkroom.catalog import load_catalog
 from darkroom.clock import SystemClock
@@ -20,7 +21,9 @@ from darkroom.settings import DarkroomSettings, load
 from darkroom.wiring import open_backends
 
 
-def build(settings: ApiSettings, shared: DarkroomSettings) -> FastAPI:
+def build(
+    settings: ApiSettings, shared: DarkroomSettings, webhook_settings: WebhookSettings | None = None
+) -> FastAPI:
     """Return the application on the backends that ``shared`` names.
 
     Raises `SettingsError` that names the variable, or the extra that is not installed.
@@ -36,6 +39,8 @@ def build(settings: ApiSettings, shared: DarkroomSettings) -> FastAPI:
         images=backends.images,
         queues=backends.queues,
         clock=clock,
+        webhooks=backends.webhooks,
+        webhook_settings=webhook_settings,
         close=backends.close,
     )
     return create_app(state)
@@ -47,7 +52,7 @@ def serve() -> int:
     try:
         settings, shared = load(ApiSettings), load(DarkroomSettings)
         log.configure(shared.log_level, shared.log_format, "api")
-        app = build(settings, shared)
+        app = build(settings, shared, load(WebhookSettings))
         listener = listen(settings)
     except SettingsError as error:
         log.get_logger().error("settings_refused", reason=error.message)

@@ -56,7 +56,7 @@ class Child:
 async def start(
     name: str, tier: str, environment: Mapping[str, str], log_level: str = "info"
 ) -> Child:
-    """Start a process of ``tier`` (api or worker) that ends when this one does.
+    """Start a process of ``tier`` (api, worker, webhooks) that ends when this one does.
 
     Its readiness is a log line of level info, so it logs that whatever ``log_level`` shows. It
     gets a session of its own, so that a terminal's Ctrl-C reaches it through us alone.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import dead_letters, tiers
+from cli import dead_letters, tiers, webhooks
 from cli.options import Url
 from darkroom import __version__
 
@@ -22,6 +22,8 @@ keys = typer.Typer(no_args_is_help=True, help="Make API keys.", rich_markup_mode
 app.add_typer(keys, name="keys")
 
 app.add_typer(dead_letters.app)
+
+app.add_typer(webhooks.app)
 
 JobId = Annotated[str, typer.Argument(help="Id of a job, as `submit` and `list` print it.")]
 

@@ -1,4 +1,4 @@
-"""`darkroom api` and `darkroom worker`: become one process of a tier."""
+"""`darkroom api`, `darkroom worker`, `darkroom webhooks`: become one process of a tier."""
 
 import os
 import signal
@@ -25,7 +25,14 @@ def serve_worker() -> int:
     return serve()
 
 
-TIERS = {"api": serve_api, "worker": serve_worker}
+def serve_webhooks() -> int:
+    """Send webhooks until told to stop; return the exit status."""
+    with needing("api", "the sender of webhooks"):
+        from api.webhooks.wiring import serve
+    return serve()
+
+
+TIERS = {"api": serve_api, "worker": serve_worker, "webhooks": serve_webhooks}
 
 
 def follow_parent() -> None:

@@ -1,4 +1,7 @@
-"""`darkroom up`: one API process and the workers of every pool, on one machine."""
+"""`darkroom up`: one API process and the workers of every pool, on one machine.
+
+Where webhooks can be signed, a sender too.
+"""
 
 import asyncio
 import os
@@ -10,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from api.webhooks.settings import WebhookSettings
 from cli.children import Child, start
 from cli.problems import CommandFailed
 from cli.settings import child_environment
@@ -27,7 +31,8 @@ def serve(*, port: int, workers: int, data_dir: Path | None, catalog: Path | Non
     if data_dir is None and settings.queue_url.startswith("memory:"):
         raise CommandFailed("DARKROOM_QUEUE_URL: memory:// cannot be shared by several processes")
     environment = child_environment(data_dir=data_dir, catalog=catalog)
-    asyncio.run(_Up(port, pools, workers, environment, settings.log_level).run())
+    sends = load(WebhookSettings).secrets_file is not None
+    asyncio.run(_Up(port, pools, workers, environment, settings.log_level, sends).run())
 
 
 class _Up:
@@ -40,12 +45,14 @@ class _Up:
         workers: int,
         environment: dict[str, str],
         log_level: str,
+        sends_webhooks: bool,
     ) -> None:
         self._port = port
         self._pools = pools
         self._workers = workers
         self._environment = environment
         self._log_level = log_level
+        self._sends_webhooks = sends_webhooks
         self._children: list[Child] = []
         self._signals = 0
         self._stop = asyncio.Event()
@@ -87,6 +94,9 @@ class _Up:
                 }
                 name = pool if self._workers == 1 else f"{pool}-{index + 1}"
                 self._children.append(await start(name, "worker", worker, self._log_level))
+        if self._sends_webhooks:
+            sender = await start("webhooks", "webhooks", self._environment, self._log_level)
+            self._children.append(sender)
 
     async def _until_over(self) -> None:
         """Return when somebody asked us to stop, or a process has ended."""
@@ -101,12 +111,13 @@ class _Up:
 
     async def _announce(self) -> None:
         """Print the page's address once every process is ready."""
-        api, *workers = [await child.ready for child in self._children]
+        api, *_ = [await child.ready for child in self._children]
+        workers = self._workers * len(self._pools)
         url = str(api["url"])
         async with httpx.AsyncClient(base_url=url) as client:
             while not await _is_ready(client):  # noqa: ASYNC110 -- HTTP has no event to wait for
                 await asyncio.sleep(READYZ_POLL_SECONDS)
-        print(f"darkroom: ready at {url}/ with {len(workers)} worker(s)", flush=True)
+        print(f"darkroom: ready at {url}/ with {workers} worker(s)", flush=True)
 
     def _first_ended(self) -> Child:
         return next(child for child in self._children if child.ended.done())

@@ -93,3 +93,35 @@ class WorkerMetrics:
             buckets=SECONDS,
             registry=registry,
         )
+
+
+class WebhookMetrics:
+    """What the sender of webhooks counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.attempts = Counter(
+            "darkroom_webhook_attempts_total",
+            "Attempts to deliver an event, by what they came to.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.attempt_seconds = Histogram(
+            "darkroom_webhook_attempt_seconds",
+            "Time of an attempt, from the lookup of the receiver's name to its answer.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.dead_lettered = Counter(
+            "darkroom_webhook_dead_lettered_total",
+            "Events set aside after the last attempt.",
+            registry=registry,
+        )
+        self.reannounced = Counter(
+            "darkroom_webhook_reannounced_total",
+            "Events of ended jobs that the sweeper sent again.",
+            registry=registry,
+        )
+        self.under_way = Gauge(
+            "darkroom_webhook_under_way", "Deliveries under way in this sender.", registry=registry
+        )

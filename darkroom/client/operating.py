@@ -27,6 +27,10 @@ class OperatingCalls(ABC):
         """Run a failed or canceled job again; return the new job, the same when asked again."""
         return self._ask(JobView, "POST", f"{_job(job_id)}:resubmit")
 
+    def replay_webhook(self, job_id: str) -> JobView:
+        """Have the event of a job that has ended delivered once more, under the same id."""
+        return self._ask(JobView, "POST", f"{_job(job_id)}:replay-webhook")
+
     def erase(self, job_id: str) -> None:
         """Delete the pictures and the prompt of a job that has ended."""
         self._tell("DELETE", _job(job_id))
