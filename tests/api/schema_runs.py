@@ -16,7 +16,7 @@ from tests.api.credentials import ALL, Keys
 from tests.live import live
 
 FULL_CASES = 3_000
-FULL_EXAMPLES = 50
+FULL_EXAMPLES = 80
 CONFIGURATION = "\n".join(
     f"""
 [[operations]]
