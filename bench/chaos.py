@@ -158,15 +158,19 @@ class Run:
 
     # --- what goes wrong
 
-    async def break_things(self) -> None:
-        """Inject one fault after another until cancelled."""
-        actions: dict[str, Callable[[], Awaitable[bool]]] = {
+    def actions(self) -> dict[str, Callable[[], Awaitable[bool]]]:
+        """Return every fault that can be injected from here; each tells whether it took place."""
+        return {
             "worker_killed": self._kill_worker,
             "api_killed": self._kill_api,
             "worker_frozen": self._freeze_worker,
             "delivered_twice": self._deliver_twice,
             **self.kind.faults(self.rng, self.stack, LEASE_SECONDS),
         }
+
+    async def break_things(self) -> None:
+        """Inject one fault after another until cancelled."""
+        actions = self.actions()
         first = list(actions)
         self.rng.shuffle(first)
         while True:
@@ -252,7 +256,8 @@ class Run:
             if cursor is None:
                 return jobs
 
-    def doubled_keys(self, jobs: Mapping[str, Job]) -> set[str]:
+    @staticmethod
+    def doubled_keys(jobs: Mapping[str, Job]) -> set[str]:
         """Return the jobs that share an idempotency key with another."""
         by_number = collections.defaultdict(list)
         for job in jobs.values():

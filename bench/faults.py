@@ -18,6 +18,8 @@ from darkroom.errors import StoreUnavailable
 
 T = TypeVar("T")
 
+KINDS = ("storage_delayed", "storage_failed", "storage_answer_lost")
+
 
 class Faults:
     """Decides, call by call, what goes wrong. ``rate`` is the share of calls that are hit."""
@@ -37,7 +39,7 @@ class Faults:
         """Make the call, perhaps late, perhaps not at all, perhaps without its answer."""
         if self._random.random() >= self._rate:
             return await call()
-        kind = self._random.choice(("storage_delayed", "storage_failed", "storage_answer_lost"))
+        kind = self._random.choice(KINDS)
         self.note(kind)
         if kind == "storage_delayed":
             await asyncio.sleep(self._random.uniform(0.05, 0.5))
