@@ -20,7 +20,13 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS_MODULES = ("darkroom.settings", "api.settings", "worker.settings", "cli.settings")
+SETTINGS_MODULES = (
+    "darkroom.settings",
+    "api.settings",
+    "api.webhooks.settings",
+    "worker.settings",
+    "cli.settings",
+)
 
 
 def settings_classes() -> Iterator[type[BaseSettings]]:

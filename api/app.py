@@ -25,6 +25,7 @@ from api.routes import (
     pages,
     tutorial,
     usage,
+    webhooks,
 )
 from api.state import ApiState
 from darkroom import __version__
@@ -39,6 +40,7 @@ ROUTERS = tuple(
         jobs,
         events,
         ended,
+        webhooks,
         images,
         openai,
         tutorial,

@@ -78,6 +78,12 @@ class JobErased(Conflict):
     code = "JobErased"
 
 
+class NoWebhook(Conflict):
+    """The job was submitted without a webhook_url."""
+
+    code = "NoWebhook"
+
+
 class JobTimedOut(DarkroomError):
     """A caller who waits in one request waited long enough; the job goes on."""
 
@@ -206,6 +212,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "JobNotFinished": 409,
     "JobSucceeded": 409,
     "JobErased": 409,
+    "NoWebhook": 409,
     "IdempotencyKeyInFlight": 409,
     "RequestTooLarge": 413,
     "UnsupportedMediaType": 415,

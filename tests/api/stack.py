@@ -13,6 +13,9 @@ from PIL import Image
 from api.app import create_app
 from api.settings import ApiSettings
 from api.state import ApiState, make_state
+from api.webhooks.settings import WebhookSettings
+from darkroom import webhooks
+from darkroom.announcing import AnnouncingJobStore
 from darkroom.catalog import Catalog
 from darkroom.clock import FakeClock
 from darkroom.errors import VersionConflict
@@ -131,10 +134,16 @@ async def open_stack(
     images: ImageStore | None = None,
     queues: dict[str, JobQueue] | None = None,
     catalog: Catalog = CATALOG,
+    webhook_settings: WebhookSettings | None = None,
     **settings: Any,
 ) -> AsyncIterator[Stack]:
     """Serve the API inside this process; ``settings`` are `ApiSettings` fields."""
     clock = FakeClock()
+    events = MemoryJobQueue(
+        lease_seconds=60, max_delivery_count=webhooks.MAX_DELIVERY_COUNT, clock=clock
+    )
+    if webhook_settings is not None:
+        jobs = AnnouncingJobStore(jobs or MemoryJobStore(clock), events, clock)
     state = make_state(
         settings=ApiSettings.model_validate({"watch_seconds": 0.01, **settings}),
         region="local",
@@ -143,6 +152,8 @@ async def open_stack(
         images=images or MemoryImageStore(),
         queues=queues or {pool.name: memory_queue(clock) for pool in catalog.pools},
         clock=clock,
+        webhooks=events,
+        webhook_settings=webhook_settings,
     )
     transport = httpx.ASGITransport(create_app(state), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=BASE) as http:
