@@ -33,7 +33,7 @@ from darkroom.webhooks import QUEUE_NAME
 class ApiState:
     """The ports and policies of one API process. ``queues`` is by pool name.
 
-    ``webhooks`` is the queue of ended jobs' events; None where there is none.
+    ``webhooks`` is the queue of ended jobs' events; None where nobody has webhooks.
     """
 
     settings: ApiSettings
@@ -92,7 +92,10 @@ def make_state(
         lines=lines,
         webhooks=_policy(webhook_settings, clock, can_queue=webhooks is not None),
     )
-    aside = dict(queues) if webhooks is None else {**queues, QUEUE_NAME: webhooks}
+    # Where nobody can have webhooks their queue may not exist: it is never asked for.
+    has_webhooks = webhook_settings is not None and webhook_settings.secrets_file is not None
+    events = webhooks if has_webhooks else None
+    aside = dict(queues) if events is None else {**queues, QUEUE_NAME: events}
     sweeper = Sweeper(
         admission=admission,
         exhausted=Exhausted(queues, jobs, clock),
@@ -117,7 +120,7 @@ def make_state(
         callers=open_callers(settings, clock),
         rates=Rates(int(settings.limit("requests_per_minute")), settings.limits_url),
         lines=lines,
-        webhooks=webhooks,
+        webhooks=events,
         close=close,
     )
 

@@ -38,7 +38,7 @@ class ApiMetrics:
         )
         self.queue_depth = Gauge(
             "darkroom_queue_depth",
-            "Messages, by pool and state.",
+            "Messages, by pool (or `webhooks`) and state.",
             ["pool", "state"],
             registry=registry,
         )

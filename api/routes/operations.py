@@ -11,6 +11,7 @@ from api.documentation import refusals
 from api.readiness import CHECK_SECONDS, checks_of
 from api.representations import Health
 from darkroom.errors import QueueUnavailable
+from darkroom.webhooks import QUEUE_NAME
 
 router = APIRouter(tags=["operations"])
 
@@ -48,7 +49,8 @@ async def metrics(request: Request, state: State) -> Response:
     if state.settings.metrics_need_operator:
         check_role(await caller_of(request), Role.OPERATE)
     gauge = state.metrics.queue_depth
-    for pool, queue in state.queues.items():
+    events = {} if state.webhooks is None else {QUEUE_NAME: state.webhooks}
+    for pool, queue in {**state.queues, **events}.items():
         try:
             async with asyncio.timeout(CHECK_SECONDS):
                 depth = await queue.depth()

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 import api.errors
 from cli.commands import app
 from darkroom.errors import DarkroomError
-from darkroom.metrics import ApiMetrics, WorkerMetrics
+from darkroom.metrics import ApiMetrics, WebhookMetrics, WorkerMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,6 +84,7 @@ def test_every_metric_is_documented() -> None:
     registry = CollectorRegistry()
     ApiMetrics(registry)
     WorkerMetrics(registry)
+    WebhookMetrics(registry)
     names = {metric.name for metric in registry.collect()}
     assert names
     assert not {name for name in names if f"`{name}" not in text}
@@ -93,6 +94,7 @@ def test_every_metric_that_the_prose_names_exists() -> None:
     registry = CollectorRegistry()
     ApiMetrics(registry)
     WorkerMetrics(registry)
+    WebhookMetrics(registry)
     known = {metric.name for metric in registry.collect()}
     named = set(re.findall(r"\bdarkroom_[a-z_]+", page("metrics.md")))
     suffixes = re.compile(r"_(total|sum|count|bucket)$")

@@ -148,9 +148,9 @@ async def posting(
     clock = FakeClock()
     path = folder / "webhook-secrets.yaml"
     write_secrets(path, {"acme": list(secrets), "other": [SECRET]})
-    queue = queue or MemoryJobQueue(
-        lease_seconds=60, max_delivery_count=webhooks.MAX_DELIVERY_COUNT, clock=clock
-    )
+    limits = {"lease_seconds": 60.0, "max_delivery_count": webhooks.MAX_DELIVERY_COUNT}
+    queue = queue(clock) if callable(queue) else queue
+    queue = queue or MemoryJobQueue(**limits, clock=clock)  # type: ignore[arg-type]
     store = AnnouncingJobStore(jobs or MemoryJobStore(clock), queue, clock)
     metrics = WebhookMetrics(CollectorRegistry())
     chosen = WebhookSettings.model_construct(

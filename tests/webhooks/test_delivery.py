@@ -4,11 +4,22 @@ import asyncio
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from api.webhooks.outcomes import EXHAUSTED
 from darkroom.errors import QueueUnavailable
 from darkroom.messages import webhook_message_for
-from darkroom.webhooks import MAX_ATTEMPTS, RETRY_SECONDS, Webhook, WebhookState
+from darkroom.queues.sqlite import SCHEMA, SqliteJobQueue
+from darkroom.sqlite import Database
+from darkroom.webhooks import (
+    MAX_ATTEMPTS,
+    MAX_DELIVERY_COUNT,
+    RETRY_SECONDS,
+    Webhook,
+    WebhookState,
+)
 from tests.samples import make_generation
 from tests.webhooks.receiver import posting, receiving, until
 
@@ -46,10 +57,22 @@ async def test_a_receiver_that_fails_for_hours_gets_every_event_in_the_end(tmp_p
         assert post.attempts("Delivered") == 5
 
 
+def on_disk(folder: Path) -> Any:
+    return lambda clock: SqliteJobQueue(
+        Database(folder / "queue.db", SCHEMA, QueueUnavailable),
+        "webhooks",
+        lease_seconds=60,
+        max_delivery_count=MAX_DELIVERY_COUNT,
+        clock=clock,
+    )
+
+
+@pytest.mark.parametrize("adapter", ["memory", "sqlite"])
 async def test_the_waits_are_those_of_the_schedule_and_then_it_is_set_aside(
-    tmp_path: Path,
+    tmp_path: Path, adapter: str
 ) -> None:
-    async with receiving() as receiver, posting(tmp_path) as post:
+    queue = on_disk(tmp_path) if adapter == "sqlite" else None
+    async with receiving() as receiver, posting(tmp_path, queue=queue) as post:
         receiver.status = 503
         job = await post.ended(receiver.url)
         for attempt, wait_seconds in enumerate(RETRY_SECONDS, start=1):
@@ -67,6 +90,7 @@ async def test_the_waits_are_those_of_the_schedule_and_then_it_is_set_aside(
         assert "Status5xx" in letter.description
         assert letter.message_id == f"{job.id}.job.canceled"
         assert len(set(receiver.ids)) == 1
+        await post.queue.close()
 
 
 async def test_a_redirect_is_a_failure_and_is_not_followed(tmp_path: Path) -> None:
