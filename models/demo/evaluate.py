@@ -130,9 +130,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pipeline", type=Path, default=HERE / "pipeline")
     parser.add_argument("--out", type=Path, default=HERE / "evaluation.json")
-    parser.add_argument("--per-kind", type=int, default=200)
+    parser.add_argument("--per-kind", type=int, default=170, help="canonical prompts")
+    parser.add_argument("--others-per-kind", type=int, default=40, help="of other wordings")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--wording", default="canonical,paraphrase,stray")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of every 12th picture")
     parser.add_argument("--selftest", action="store_true")
@@ -154,9 +155,8 @@ def _evaluate_and_write(options: argparse.Namespace) -> int:
     }
     for wording in options.wording.split(","):
         began = time.monotonic()
-        table, images, prompts = evaluate(
-            pipe, options.per_kind, options.steps, options.guidance, wording
-        )
+        count = options.per_kind if wording == "canonical" else options.others_per_kind
+        table, images, prompts = evaluate(pipe, count, options.steps, options.guidance, wording)
         print_table(f"{wording}: {time.monotonic() - began:.0f} s", table)
         report[wording] = table
         if options.sheet and wording == "canonical":

@@ -84,7 +84,7 @@ class _Stage:
 
 def draw_scene(scene: Scene, rng: random.Random, width: int, height: int) -> Image.Image:
     """An RGB picture of ``scene``; ``rng`` places the things."""
-    horizon = height * rng.uniform(0.55, 0.62)
+    horizon = height * rng.uniform(0.565, 0.605)
     image = _backdrop(scene, width, height, horizon)
     stage = _Stage(ImageDraw.Draw(image), width, height, horizon, scene.time, rng)
     _sky(scene, stage)
@@ -169,7 +169,7 @@ def _places(scene: Scene, stage: _Stage) -> tuple[float, float]:
     rng, width = stage.rng, stage.width
     if scene.house and scene.tree:
         return width * (0.5 + rng.uniform(0.15, 0.2)), width * (0.5 - rng.uniform(0.25, 0.29))
-    alone = rng.uniform(-0.07, 0.07)
+    alone = rng.uniform(-0.05, 0.05)
     return width * (0.5 + alone), width * (0.5 + alone)
 
 
@@ -207,16 +207,16 @@ def _cactus(stage: _Stage, x: float, base: float, fill: Rgb) -> None:
 
 def _house(color: str, stage: _Stage, x: float) -> None:
     side, canvas = stage.side, stage.canvas
-    base = stage.horizon + stage.height * stage.rng.uniform(0.17, 0.22)
-    half, wall = side * 0.155, side * 0.2
+    base = stage.horizon + stage.height * stage.rng.uniform(0.18, 0.205)
+    half, wall = side * 0.175, side * 0.21
     canvas.rectangle([x - half, base - wall, x + half, base], fill=stage.thing(COLORS[color]))
-    eaves, ridge = base - wall, base - wall - side * 0.15
+    eaves, ridge = base - wall, base - wall - side * 0.17
     roof = [(x - half * 1.25, eaves), (x, ridge), (x + half * 1.25, eaves)]
     canvas.polygon(roof, fill=stage.thing(ROOF))
-    door = [x - side * 0.032, base - side * 0.11, x + side * 0.032, base]
+    door = [x - side * 0.034, base - side * 0.11, x + side * 0.034, base]
     canvas.rectangle(door, fill=stage.thing((74, 46, 36)))
     pane = (205, 232, 250) if stage.time == "day" else (255, 226, 120)
-    for dx in (-0.095, 0.095):
+    for dx in (-0.105, 0.105):
         left, right = x + (dx - 0.028) * side, x + (dx + 0.028) * side
         canvas.rectangle([left, base - side * 0.165, right, base - side * 0.11], fill=pane)
 

@@ -122,7 +122,7 @@ def sample_spec(
         "scene": _scene,
     }
     while True:
-        chosen = kind or rng.choices(list(samplers), [0.22, 0.42, 0.36])[0]
+        chosen = kind or rng.choices(list(samplers), [0.14, 0.24, 0.62])[0]
         spec = samplers[chosen](rng)
         if held_out(spec) == want_held_out:
             return spec
@@ -156,7 +156,7 @@ def _scene(rng: random.Random) -> Scene:
     return Scene(
         time=rng.choice(TIMES),
         ground=ground,
-        house=rng.choice(HOUSES) if not at_sea and rng.random() < 0.55 else None,
+        house=rng.choice(HOUSES) if not at_sea and rng.random() < 0.68 else None,
         tree=rng.choice(TREES_OF[ground]) if not at_sea and rng.random() < 0.55 else None,
         boat=rng.choice(SAILS) if at_sea and rng.random() < 0.65 else None,
         mountains=rng.random() < 0.35,
