@@ -49,7 +49,11 @@ async def behind_a_proxy(bus: Bus) -> AsyncIterator[tuple[FaultProxy, ServiceBus
 
 
 async def test_a_lease_survives_its_connection() -> None:
-    """The lock is the broker's: it is renewed and settled over the next connection."""
+    """The lock is the broker's: it is renewed and settled over the next connection.
+
+    Guards `SERVICE_BUS_RETRIES` (darkroom/azure_clients.py).
+    (Removing them makes this fail; tried.)
+    """
     async with running_bus() as bus, behind_a_proxy(bus) as (proxy, queue):
         for message in [make_message() for _ in range(3)]:
             await queue.send(message)
@@ -198,7 +202,11 @@ async def test_a_create_whose_answer_was_lost_is_known_as_ours(azurite: Azurite)
 
 
 async def test_a_write_whose_answer_was_lost_is_known_as_ours(azurite: Azurite) -> None:
-    """A worker that took its own claim for another's would wait for itself to die."""
+    """A worker that took its own claim for another's would wait for itself to die.
+
+    Guards the comparison of ``WriteId`` in `AzureTablesJobStore.compare_and_set`.
+    (Removing it makes this fail; tried.)
+    """
     async with meddled_store(azurite) as (meddler, store):
         job = (await store.create(make_job())).job
         for method in ("POST", "PUT"):  # the first claim clears ``unsent``, the second does not

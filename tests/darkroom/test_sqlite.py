@@ -103,6 +103,10 @@ async def test_a_caller_that_gives_up_disturbs_nobody(database: Database) -> Non
 async def test_the_loop_runs_on_while_another_process_holds_the_file(
     database: Database,
 ) -> None:
+    """Guards the wait of `BUSY_SECONDS` (darkroom/sqlite.py).
+
+    (Removing it makes this fail; tried.)
+    """
     await add(database, "a")
     neighbour = sqlite3.connect(database.path, isolation_level=None)
     neighbour.execute("BEGIN IMMEDIATE")

@@ -14,7 +14,7 @@ from darkroom.errors import QueueUnavailable
 from darkroom.imagestores.base import ImageStore, output_name
 from darkroom.imagestores.memory import MemoryImageStore
 from darkroom.jobs import JobState
-from darkroom.messages import message_for
+from darkroom.messages import JobMessage, message_for
 from darkroom.queues.memory import MemoryJobQueue
 from darkroom.queues.service_bus import ServiceBusJobQueue
 from emulators.processes import free_port
@@ -53,27 +53,29 @@ async def test_a_broker_that_dies_while_a_job_runs_costs_neither_job_nor_worker(
         queue = ServiceBusJobQueue(client, admin, POOL, max_delivery_count=MAX_DELIVERIES)
         site, engine = memory_site.changed(queue=queue), GatedEngine(gate_step=4)
         running, next_job = await site.submit(num_inference_steps=4), await site.create()
-        async with site.worker(engine) as worker:
+        async with AsyncExitStack() as workers:
+            busy = await workers.enter_async_context(site.worker(engine))
             await engine.at_gate()
+            idle = await workers.enter_async_context(site.worker())
             await broker.aclose()
             engine.gate.set()
             assert (await site.ended(running)).status is JobState.SUCCEEDED
-            await asyncio.sleep(1)  # tries to settle, in vain
+            await asyncio.sleep(1)  # one tries to settle and the other to lease, in vain
             async with serving(options):
-                await _insist_on_sending(queue, message_for(next_job), worker.task)
+                await _insist_on_sending(queue, message_for(next_job))
                 assert (await site.ended(next_job.id, seconds=40)).status is JobState.SUCCEEDED
                 await site.settled(seconds=40)
-                worker.drain.begin("test over")
-                await worker.task
+                assert not busy.task.done()
+                assert not idle.task.done()
+                await workers.aclose()
                 await queue.close()
     assert (await site.jobs.get(running)).attempts == 1
 
 
-async def _insist_on_sending(queue: Any, message: Any, worker: "asyncio.Task[None]") -> None:
+async def _insist_on_sending(queue: ServiceBusJobQueue, message: JobMessage) -> None:
     """Send as the sweeper does: again until it is confirmed."""
 
     async def sent() -> bool:
-        assert not worker.done(), "the outage ended the worker"
         try:
             await queue.send(message)
         except QueueUnavailable:

@@ -70,6 +70,10 @@ def _sleep() -> None:
 
 
 async def test_a_worker_that_was_overtaken_unseen_still_publishes_nothing(site: Site) -> None:
+    """Guards the fence, `check_attempt` (darkroom/jobs.py).
+
+    (Removing it makes this fail; tried.)
+    """
     blind = site.changed(pace=BLIND)
     engine = GatedEngine(gate_step=4)
     job_id = await blind.submit(num_inference_steps=4)
@@ -142,6 +146,10 @@ class LostLeaseQueue(MemoryJobQueue):
 async def test_a_lost_lease_stops_the_job_and_frees_it_for_the_next_worker(
     memory_site: Site,
 ) -> None:
+    """Guards what `Renewal.run` (worker/renewal.py) does about `LeaseLost`.
+
+    (Removing it makes this fail; tried.)
+    """
     queue = LostLeaseQueue(lease_seconds=5, max_delivery_count=3)
     site = memory_site.changed(queue=queue, renew_seconds=0.05, pace=BLIND)
     engine = CountingEngine(step_seconds=0.02)

@@ -68,6 +68,10 @@ async def _is_its_own_picture(site: Site, job: Job) -> bool:
 async def test_a_job_whose_worker_was_killed_is_done_by_the_next_with_the_same_pixels(
     machine: Machine, site: Site
 ) -> None:
+    """Guards the end of a claim in `is_claimed` (darkroom/jobs.py).
+
+    (Removing it makes this fail; tried.)
+    """
     job_id = await site.submit(num_inference_steps=40)
     async with machine.worker(fake_step_seconds=0.1, progress_seconds=0) as first:
         await _at_step(site, job_id, 3)

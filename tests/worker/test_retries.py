@@ -190,6 +190,10 @@ async def test_a_message_that_nobody_can_read_fails_its_job_and_is_dead_lettered
 
 
 async def test_poison_without_a_job_is_dead_lettered_and_the_worker_goes_on(site: Site) -> None:
+    """Guards the last delivery of `Failures.unreadable` (worker/failures.py).
+
+    (Removing it makes this fail; tried.)
+    """
     await site.queue.send(RawMessage("nobody's", b"garbage"))
     job_id = await site.submit()
     async with site.worker():
@@ -237,6 +241,10 @@ class FlakyImageStore(MemoryImageStore):
 
 
 async def test_stores_that_are_out_at_the_end_cost_no_second_attempt(memory_site: Site) -> None:
+    """Guards `Delivery.insist` (worker/delivery.py).
+
+    (Removing it makes this fail; tried.)
+    """
     jobs, images = FlakyJobStore(), FlakyImageStore()
     jobs.outages = images.outages = 2
     site = memory_site.changed(jobs=jobs, images=images)
@@ -248,6 +256,10 @@ async def test_stores_that_are_out_at_the_end_cost_no_second_attempt(memory_site
 
 
 async def test_a_success_whose_answer_was_lost_stays_one_success(memory_site: Site) -> None:
+    """Guards `Failures._yield_to` (worker/failures.py), which is done with an ended record.
+
+    (Removing it makes this fail; tried.)
+    """
     site = memory_site.changed(jobs=ForgetfulJobStore())
     job_id = await site.submit()
     async with site.worker():
