@@ -1,8 +1,14 @@
 // The HTTP API as functions: the only module that calls fetch. Addresses are relative to the page,
-// so that it also works below a path. A refusal of the API is an ApiError; no answer, Unreachable.
+// so that it also works below a path. A refusal of the API is an ApiError; no answer, Unreachable;
+// a 401 waits until somebody has signed in, and is then tried again.
+
+import { credential } from "./credential.js";
 
 const LONG_POLL_SECONDS = 20;
+const LINE_POLL_SECONDS = 3; // a place in the line changes without the record of the job
 const ANSWER_SECONDS = 30;
+const UNAUTHENTICATED = 401;
+const PICTURE = "image/png";
 
 /** The API answered with an error: its code, message, the field at fault and further details. */
 export class ApiError extends Error {
@@ -31,37 +37,66 @@ export class Unreachable extends Error {
   }
 }
 
-async function call(
+let signedIn = null;
+
+/** `wait(refused)` resolves when there is a credential other than the refused one (or null). */
+export function onUnauthenticated(wait) {
+  signedIn = wait;
+}
+
+async function call(path, { signal, ...options } = {}) {
+  for (;;) {
+    const key = credential();
+    try {
+      return await callWith(key, path, { signal, ...options });
+    } catch (error) {
+      if (error.status !== UNAUTHENTICATED) throw error;
+      await signedIn(key);
+      signal?.throwIfAborted();
+    }
+  }
+}
+
+async function callWith(
+  key,
   path,
-  { method = "GET", headers = {}, body, signal, patienceSeconds = ANSWER_SECONDS } = {},
+  {
+    method = "GET",
+    headers = {},
+    body,
+    signal,
+    patienceSeconds = ANSWER_SECONDS,
+    accept = "application/json",
+  } = {},
 ) {
   const timeout = AbortSignal.timeout(patienceSeconds * 1000);
   let response;
-  let text;
+  let bytes;
   try {
     response = await fetch(path, {
       method,
       body: body === undefined ? undefined : JSON.stringify(body),
       headers: {
-        Accept: "application/json",
+        Accept: accept,
+        ...(key === null ? {} : { Authorization: `Bearer ${key}` }),
         ...(body === undefined ? {} : { "Content-Type": "application/json" }),
         ...headers,
       },
       signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
     });
-    text = await response.text();
+    bytes = await response.blob();
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Unreachable(error);
   }
-  const content = parse(text);
   if (response.status >= 400) {
     throw new ApiError(
       response.status,
-      content,
+      parse(await bytes.text()),
       Number(response.headers.get("Retry-After")) || null,
     );
   }
+  const content = accept === PICTURE ? bytes : parse(await bytes.text());
   return { status: response.status, etag: response.headers.get("ETag"), content };
 }
 
@@ -78,9 +113,20 @@ export async function listModels() {
   return (await call("v1/models")).content;
 }
 
-/** The newest jobs, newest first. */
-export async function listJobs(limit) {
-  return (await call(`v1/jobs?limit=${limit}`)).content.value;
+/** Throws unless the API lets this credential read; nothing is kept of it. */
+export async function tryCredential(key) {
+  await callWith(key, "v1/models");
+}
+
+/** The newest jobs, newest first, of one status or all: `{value, next_link}`. */
+export async function listJobs({ limit, status }) {
+  const filter = status === "" ? "" : `&status=${encodeURIComponent(status)}`;
+  return (await call(`v1/jobs?limit=${limit}${filter}`)).content;
+}
+
+/** The page of jobs behind a `next_link`; the query alone, as a proxy may have another host name. */
+export async function listOlderJobs(link) {
+  return (await call(`v1/jobs${new URL(link, document.baseURI).search}`)).content;
 }
 
 /**
@@ -97,13 +143,14 @@ export async function submitJob(request, idempotencyKey) {
 }
 
 /**
- * Read a job. With the etag of the last answer the server holds the call until the job changes, at
- * most LONG_POLL_SECONDS; `job` is then null if nothing did.
+ * Read a job. With the etag of the last answer the server holds the call until the job changes,
+ * shortly for one that `isInLine`; `job` is then null if nothing did.
  */
-export async function getJob(id, { etag = null, signal }) {
+export async function getJob(id, { etag = null, isInLine = false, signal } = {}) {
   const held = etag !== null;
+  const wait = isInLine ? LINE_POLL_SECONDS : LONG_POLL_SECONDS;
   const answer = await call(
-    `v1/jobs/${encodeURIComponent(id)}${held ? `?wait=${LONG_POLL_SECONDS}` : ""}`,
+    `${jobPath(id)}${held ? `?wait=${wait}` : ""}`,
     {
       headers: held ? { "If-None-Match": etag } : {},
       patienceSeconds: ANSWER_SECONDS + (held ? LONG_POLL_SECONDS : 0),
@@ -115,7 +162,31 @@ export async function getJob(id, { etag = null, signal }) {
 
 /** Ask for a job to be canceled; answers with the job as it is then. */
 export async function cancelJob(id) {
-  return (await call(`v1/jobs/${encodeURIComponent(id)}:cancel`, { method: "POST" })).content;
+  return (await call(`${jobPath(id)}:cancel`, { method: "POST" })).content;
+}
+
+/** Run a failed or canceled job again; answers with the new job. */
+export async function resubmitJob(id) {
+  return (await call(`${jobPath(id)}:resubmit`, { method: "POST" })).content;
+}
+
+/** Erase the prompt and the pictures of a job that has ended. */
+export async function eraseJob(id) {
+  await call(jobPath(id), { method: "DELETE" });
+}
+
+/** The bytes of a picture, as a Blob. */
+export async function fetchPicture(address, signal) {
+  return (await call(address, { accept: PICTURE, signal })).content;
+}
+
+function jobPath(id) {
+  return `v1/jobs/${encodeURIComponent(id)}`;
+}
+
+/** Where jobs are submitted, for a command outside the page. */
+export function submitAddress() {
+  return new URL("v1/jobs", document.baseURI).href;
 }
 
 /** Where the page gets a picture from: the path alone, as a proxy may have another host name. */

@@ -15,21 +15,24 @@ const QUICK_UNCHANGED_MS = 1000;
  */
 export async function follow(id, { signal, onJob, onTrouble }) {
   let etag = null;
+  let isInLine = false;
   let failures = 0;
   while (!signal.aborted) {
     const began = performance.now();
     try {
-      const answer = await getJob(id, { etag, signal });
+      const answer = await getJob(id, { etag, isInLine, signal });
       if (signal.aborted) return;
       if (failures > 0) onTrouble(null);
       failures = 0;
-      etag = answer.etag;
+      // A job that waits may have moved up while its record, and so its etag, stayed the same.
+      etag = answer.job === null && isInLine ? null : answer.etag;
       if (answer.job !== null) {
+        isInLine = answer.job.status === "NotStarted";
         onJob(answer.job);
         if (hasEnded(answer.job)) return;
       }
       const round = answer.job === null ? QUICK_UNCHANGED_MS : SHORTEST_ROUND_MS;
-      const least = etag === null ? POLL_WITHOUT_ETAG_MS : round;
+      const least = answer.etag === null ? POLL_WITHOUT_ETAG_MS : round;
       await pause(began + least - performance.now(), signal);
     } catch (error) {
       if (signal.aborted) return;

@@ -2,12 +2,21 @@
 // shows each fault at the field that it names. Field names are those of the API.
 
 import { byId, el } from "./dom.js";
+import {
+  fillStartPicture,
+  hasStartPicture,
+  offerKinds,
+  onStartPicture,
+  readStartPicture,
+} from "./start-picture.js";
 import { sentence, troubleWords } from "./words.js";
 
 const TEXTS = ["prompt", "negative_prompt"];
 const NUMBERS = ["width", "height", "num_images", "num_inference_steps", "guidance_scale", "seed"];
-const FIELDS = [...TEXTS, ...NUMBERS, "model", "scheduler"];
-const DEFAULTED = ["width", "height", "num_inference_steps", "guidance_scale"];
+const PICTURES = ["image", "mask_image"];
+const FIELDS = [...TEXTS, ...NUMBERS, "model", "scheduler", ...PICTURES, "strength"];
+const SIDES = ["width", "height"];
+const DEFAULTED = [...SIDES, "num_inference_steps", "guidance_scale"];
 
 const form = byId("request");
 const problem = byId("problem");
@@ -36,6 +45,7 @@ export function onRequest(onSubmit) {
   });
   field.model.addEventListener("change", adoptModel);
   form.addEventListener("input", (event) => clearFault(event.target.name));
+  onStartPicture(leaveSidesToPicture);
   for (const name of TEXTS) {
     field[name].addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
@@ -46,8 +56,11 @@ export function onRequest(onSubmit) {
   }
 }
 
-/** What the form asks for: `{request, faults}`. Emptied fields are left out, so defaults apply. */
-export function readRequest() {
+/**
+ * What the form asks for: `{request, files, faults}`, with the names of its pictures' files. Emptied
+ * fields are left out, so defaults apply.
+ */
+export async function readRequest() {
   const request = { prompt: field.prompt.value };
   const faults = [];
   if (field.negative_prompt.value !== "") request.negative_prompt = field.negative_prompt.value;
@@ -59,7 +72,12 @@ export function readRequest() {
       faults.push({ target: name, message: `${name}: must be a number` });
     else if (field[name].value !== "") request[name] = Number(field[name].value);
   }
-  return { request, faults };
+  const start = await readStartPicture();
+  return {
+    request: { ...request, ...start.values },
+    files: start.files,
+    faults: [...faults, ...start.faults],
+  };
 }
 
 /** Fill the form with the parameters of a job, as its `input` has them. */
@@ -69,6 +87,7 @@ export function fillRequest(input) {
     field.model.value = input.model;
     adoptModel();
   }
+  fillStartPicture(input);
   for (const name of [...TEXTS, ...NUMBERS]) field[name].value = String(input[name] ?? "");
   if ([...field.scheduler.options].some((option) => option.value === input.scheduler)) {
     field.scheduler.value = input.scheduler;
@@ -120,7 +139,8 @@ export function showFaults(faults) {
     const slot = byId(`${name}-error`);
     slot.textContent = slot.textContent === "" ? message : `${slot.textContent}; ${message}`;
     field[name].setAttribute("aria-invalid", "true");
-    if (more.contains(field[name])) more.open = true;
+    for (const part of form.querySelectorAll("details"))
+      if (part.contains(field[name])) part.open = true;
   }
   problem.append(el("ul", {}, ...named.map(faultLine)));
   problem.hidden = false;
@@ -159,6 +179,7 @@ function adoptModel() {
   const model = models.find((one) => one.name === field.model.value);
   if (!model) return;
   for (const name of DEFAULTED) {
+    if (SIDES.includes(name) && hasStartPicture()) continue;
     const untouched =
       shownModel === null || field[name].value === String(shownModel.defaults[name]);
     if (field[name].value === "" || untouched) field[name].value = String(model.defaults[name]);
@@ -171,6 +192,17 @@ function adoptModel() {
   field.num_images.max = limits.max_images ?? "";
   offerSchedulers(model);
   shownModel = model;
+  offerKinds(model.kinds ?? []);
+}
+
+/** A picture gives the sides, in its own shape; without one the model's are back. */
+function leaveSidesToPicture(hasPicture) {
+  for (const name of SIDES) {
+    const usual = String(shownModel?.defaults[name] ?? "");
+    field[name].placeholder = hasPicture ? "its own" : "";
+    if (hasPicture && field[name].value === usual) field[name].value = "";
+    else if (!hasPicture && field[name].value === "") field[name].value = usual;
+  }
 }
 
 function offerSchedulers(model) {

@@ -1,8 +1,8 @@
 // The contact sheet: recent jobs as small frames. Frames are kept by job and changed in place, so
 // that the keyboard's place and the pictures stay when the list is read again.
 
-import { pictureAddress } from "./api.js";
 import { byId, el, setText } from "./dom.js";
+import { borrowPicture } from "./pictures.js";
 import { hasEnded, percent, stateWord } from "./words.js";
 
 const list = byId("frames");
@@ -16,6 +16,7 @@ export function showJobs(jobs, onChoose) {
   for (const [id, frame] of frames) {
     if (ids.has(id)) continue;
     frame.item.remove();
+    frame.giveBack();
     frames.delete(id);
   }
   jobs.forEach((job, place) => {
@@ -53,7 +54,7 @@ function newFrame(job, onChoose) {
     el("span", { class: "frame-prompt" }, job.input.prompt),
     state,
   );
-  const frame = { item: el("li", {}, button), button, window, state, job: null };
+  const frame = { item: el("li", {}, button), button, window, state, job: null, giveBack: () => {} };
   frames.set(job.id, frame);
   return frame;
 }
@@ -62,16 +63,13 @@ function update(frame, job) {
   if (frame.job !== null && hasEnded(frame.job)) return; // an ended job stays as it is
   const first = job.images[0];
   if (first && !frame.window.hasChildNodes()) {
-    frame.window.append(
-      el("img", {
-        src: pictureAddress(first),
-        alt: "",
-        width: first.width,
-        height: first.height,
-        loading: "lazy",
-        decoding: "async",
-      }),
-    );
+    const { width, height } = first;
+    const img = el("img", { alt: "", width, height, loading: "lazy", decoding: "async" });
+    frame.window.append(img);
+    frame.giveBack = borrowPicture(first, (address) => {
+      if (address === null) img.remove();
+      else img.src = address;
+    });
   }
   const count = job.images.length > 1 ? `, ${job.images.length} pictures` : "";
   const share = job.status === "Running" ? ` ${percent(job)} %` : "";

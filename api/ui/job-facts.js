@@ -1,7 +1,7 @@
 // What stands below a job's pictures: where the time went, and its parameters.
 
 import { el } from "./dom.js";
-import { dollars, moment, seconds } from "./words.js";
+import { dollars, hasEnded, moment, seconds } from "./words.js";
 
 const PARAMETERS = [
   ["Model", (job) => job.input.model],
@@ -11,6 +11,8 @@ const PARAMETERS = [
   ["Seed", (job) => job.input.seed],
   ["Pictures", (job) => job.input.num_images],
   ["Scheduler", (job) => job.input.scheduler],
+  ["Started from", (job) => startWords(job.input)],
+  ["Strength", (job) => job.input.strength ?? ""],
   ["Negative prompt", (job) => job.input.negative_prompt],
   ["Attempts", (job) => (job.attempts > 1 ? job.attempts : "")],
   ["Cost", (job) => (job.usage?.cost_usd > 0 ? dollars(job.usage.cost_usd) : "")],
@@ -18,7 +20,7 @@ const PARAMETERS = [
   ["Job", (job) => job.id],
 ];
 
-const WIDE = { Scheduler: "wide", Asked: "wide", Job: "full", "Negative prompt": "full" };
+const WIDE = { Scheduler: "wide", Asked: "wide", "Started from": "wide", Job: "full", "Negative prompt": "full" };
 
 const SPANS = [
   ["queue", "Queue", "queue_seconds"],
@@ -27,15 +29,10 @@ const SPANS = [
   ["store", "Store", "store_seconds"],
 ];
 
-/** Where the time went, the parameters as they were run, and a button to use them again. */
-export function factsOf(job, onReuse) {
+/** Where the time went, the parameters as they were run, and what can be done with the job. */
+export function factsOf(job, actions) {
   const entries = PARAMETERS.map(([name, value]) => [name, value(job)]).filter(
     ([, value]) => value !== "" && value != null,
-  );
-  const reuse = el(
-    "button",
-    { type: "button", class: "secondary", onclick: () => onReuse(job.input) },
-    "Use these parameters",
   );
   return [
     job.status === "Succeeded" ? timeSplit(job.usage) : null,
@@ -46,8 +43,27 @@ export function factsOf(job, onReuse) {
         el("div", { class: WIDE[name] }, el("dt", {}, name), el("dd", {}, String(value))),
       ),
     ),
-    reuse,
+    job.erased_at === null ? buttonsOf(job, actions) : null,
   ].filter(Boolean);
+}
+
+function buttonsOf(job, actions) {
+  const button = (words, onclick, kind = "secondary") =>
+    el("button", { type: "button", class: kind, onclick }, words);
+  const isUnfinished = job.status === "Failed" || job.status === "Canceled";
+  return el(
+    "div",
+    { class: "buttons" },
+    isUnfinished ? button("Run again", () => actions.resubmit(job)) : null,
+    button("Use these parameters", () => actions.reuse(job.input)),
+    button("Copy as curl", (event) => actions.copyCurl(job, event.currentTarget)),
+    hasEnded(job) ? button("Delete", () => actions.erase(job), "secondary is-grave") : null,
+  );
+}
+
+function startWords({ image, mask_image: mask }) {
+  if (image === null) return "";
+  return `A picture of ${image.width} × ${image.height}${mask ? ", with a mask" : ""}`;
 }
 
 /** Where the time went: a bar for the eye, the same figures as a list for everybody. */

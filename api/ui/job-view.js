@@ -1,9 +1,9 @@
 // The stage: one job, from waiting to its pictures; job-facts.js adds what stands below them.
 
-import { pictureAddress } from "./api.js";
 import { byId, el, setText } from "./dom.js";
 import { factsOf } from "./job-facts.js";
-import { doingNow, hasEnded, percent, sentence, stateWord } from "./words.js";
+import { borrowPicture } from "./pictures.js";
+import { doingNow, hasEnded, percent, placeInLine, sentence, stateWord } from "./words.js";
 
 const SMALL_SIDE_PIXELS = 256; // up to here a picture is enlarged, pixel by pixel
 const ANNOUNCED_EVERY_PERCENT = 25;
@@ -19,9 +19,13 @@ const cancelButton = byId("cancel");
 let shown = null;
 let canceling = null;
 let announced = "";
+let borrowed = [];
 
-/** Show a job, or what is new about it. `onReuse(input)` is called with parameters to use again. */
-export function showJob(job, onReuse) {
+/**
+ * Show a job, or what is new about it. `actions` are what its buttons call: `reuse(input)`,
+ * `copyCurl(job, button)`, `resubmit(job)`, `erase(job)`.
+ */
+export function showJob(job, actions) {
   const isOther = shown?.id !== job.id;
   if (!isOther && hasEnded(shown)) return; // a late answer must not reopen an ended job
   const hasTurned = isOther || shown.status !== job.status;
@@ -30,16 +34,25 @@ export function showJob(job, onReuse) {
   showState(job);
   showProgress(job);
   if (isOther) {
-    setText(byId("job-prompt"), job.input.prompt);
+    setText(byId("job-prompt"), job.erased_at === null ? job.input.prompt : "This job was erased.");
     announced = "";
   }
   if (hasTurned) {
-    showTray(job, onReuse, shown !== null && !isOther);
+    showTray(job, actions, shown !== null && !isOther);
     showError(job);
-    facts.replaceChildren(...factsOf(job, onReuse));
+    facts.replaceChildren(...factsOf(job, actions));
   }
   announce(job);
   shown = job;
+}
+
+/** Show no job, as before the first one. */
+export function showNothing() {
+  shown = null;
+  emptyTray();
+  state.hidden = true;
+  byId("job").hidden = true;
+  byId("welcome").hidden = false;
 }
 
 /** Call `onCancel(job)` when the shown job's cancel button is pressed. */
@@ -92,16 +105,21 @@ function showProgress(job) {
   setText(byId("percent"), isMeasured ? `${percent(job)} %` : "");
 }
 
-function showTray(job, onReuse, wasWatched) {
+function emptyTray() {
+  for (const giveBack of borrowed) giveBack();
+  borrowed = [];
+  tray.replaceChildren();
+}
+
+function showTray(job, actions, wasWatched) {
+  emptyTray();
   const { width, height, num_images: count } = job.input;
   tray.classList.toggle("is-many", count > 1);
   tray.classList.toggle("is-fresh", wasWatched && job.status === "Succeeded");
   if (job.status === "Succeeded") {
-    tray.replaceChildren(...job.images.map((image) => picture(job, image, onReuse)));
-  } else if (hasEnded(job)) {
-    tray.replaceChildren();
-  } else {
-    tray.replaceChildren(...Array.from({ length: count }, () => blankSheet(width, height)));
+    tray.append(...job.images.map((image) => picture(job, image, actions)));
+  } else if (!hasEnded(job)) {
+    tray.append(...Array.from({ length: count }, () => blankSheet(width, height)));
   }
   tray.hidden = tray.childElementCount === 0;
 }
@@ -116,62 +134,59 @@ function blankSheet(width, height) {
   return sheet;
 }
 
-function picture(job, image, onReuse) {
-  const address = pictureAddress(image);
+function picture(job, image, actions) {
   const nth = job.images.length > 1 ? ` (${image.index + 1} of ${job.images.length})` : "";
-  const name = `darkroom-${image.seed}.png`;
-  const again = () => onReuse({ ...job.input, seed: image.seed, num_images: 1 });
+  const { width, height } = image;
+  const img = el("img", {
+    width,
+    height,
+    decoding: "async",
+    alt: `AI-generated picture${nth}: ${job.input.prompt}`,
+  });
+  const full = el(
+    "a",
+    { target: "_blank", rel: "noopener", class: isSmall(width, height) ? "is-small" : null },
+    img,
+    el("span", { class: "visually-hidden" }, " (opens at full size in a new tab)"),
+  );
+  const download = el(
+    "a",
+    {
+      download: `darkroom-${image.seed}.png`,
+      class: "quiet",
+      "aria-label": `Download the picture of seed ${image.seed}`,
+    },
+    "Download",
+  );
+  const missing = el("p", { class: "hint", hidden: true }, "The picture could not be fetched.");
+  borrowed.push(
+    borrowPicture(image, (address) => {
+      missing.hidden = address !== null;
+      if (address !== null) img.src = full.href = download.href = address;
+    }),
+  );
+  const again = job.images.length > 1 ? seedButton(job, image, actions) : null;
   return el(
     "figure",
     {},
-    el(
-      "a",
-      {
-        href: address,
-        target: "_blank",
-        rel: "noopener",
-        class: isSmall(image.width, image.height) ? "is-small" : null,
-      },
-      el("img", {
-        src: address,
-        width: image.width,
-        height: image.height,
-        decoding: "async",
-        alt: `AI-generated picture${nth}: ${job.input.prompt}`,
-      }),
-      el("span", { class: "visually-hidden" }, " (opens at full size in a new tab)"),
-    ),
+    full,
+    missing,
     el(
       "figcaption",
       {},
       el("span", { class: "seed" }, `Seed ${image.seed}`),
-      el(
-        "span",
-        { class: "actions" },
-        job.images.length > 1
-          ? el(
-              "button",
-              {
-                type: "button",
-                class: "quiet",
-                onclick: again,
-                "aria-label": `Use seed ${image.seed}`,
-              },
-              "Use seed",
-            )
-          : null,
-        el(
-          "a",
-          {
-            href: address,
-            download: name,
-            class: "quiet",
-            "aria-label": `Download the picture of seed ${image.seed}`,
-          },
-          "Download",
-        ),
-      ),
+      el("span", { class: "actions" }, again, download),
     ),
+  );
+}
+
+function seedButton(job, image, actions) {
+  const again = () => actions.reuse({ ...job.input, seed: image.seed, num_images: 1 });
+  const name = `Use seed ${image.seed}`;
+  return el(
+    "button",
+    { type: "button", class: "quiet", onclick: again, "aria-label": name },
+    "Use seed",
   );
 }
 
@@ -188,8 +203,9 @@ function showError(job) {
 
 /** Speak of a change of phase and of every quarter, not of every step. */
 function announce(job) {
-  let words = doingNow(job);
-  if (job.status === "Succeeded")
+  let words = job.status === "NotStarted" ? placeInLine(job) : doingNow(job);
+  if (job.erased_at !== null) words = "This job was erased.";
+  else if (job.status === "Succeeded")
     words = `Done. ${job.images.length === 1 ? "The picture is" : `${job.images.length} pictures are`} shown.`;
   else if (job.status === "Failed") words = `Failed. ${job.error?.message ?? ""}`;
   else if (job.phase === "generating") {

@@ -1,7 +1,20 @@
 // Wires the page: form → submit → follow → stage and contact sheet. The shown job stands in the
 // address (#job/ID), so that a link or the back button finds it again.
 
-import { ApiError, cancelJob, listJobs, listModels, submitJob } from "./api.js";
+import {
+  ApiError,
+  cancelJob,
+  eraseJob,
+  getJob,
+  listModels,
+  resubmitJob,
+  submitAddress,
+  submitJob,
+} from "./api.js";
+import { refreshForEver, refreshSheet, takeJob, wireSheet } from "./contact-sheet.js";
+import { credential } from "./credential.js";
+import { curlCommand, filesOf, requestOf } from "./curl.js";
+import { confirmed, copyText } from "./dialogs.js";
 import { byId, el, setText } from "./dom.js";
 import { follow } from "./follow.js";
 import {
@@ -14,13 +27,11 @@ import {
   showRefusal,
   startFrom,
 } from "./form.js";
-import { chooseFrame, hasOthersUnderWay, showJobs, updateJob } from "./gallery.js";
-import { cancelFailed, goToStage, onCancelPressed, showJob } from "./job-view.js";
+import { chooseFrame } from "./gallery.js";
+import { cancelFailed, goToStage, onCancelPressed, showJob, showNothing } from "./job-view.js";
+import { wireSignIn } from "./sign-in.js";
 import { hasEnded, sentence, troubleWords } from "./words.js";
 
-const RECENT_JOBS = 24;
-const REFRESH_BUSY_MS = 3_000;
-const REFRESH_IDLE_MS = 30_000;
 const MODELS_RETRY_MS = 3_000;
 const EXAMPLES = [
   "a blue square on a yellow background",
@@ -41,15 +52,15 @@ function say(words) {
 async function submit() {
   if (generate.getAttribute("aria-disabled") === "true") return;
   clearFaults();
-  const { request, faults } = readRequest();
-  if (faults.length > 0) return showFaults(faults);
   setSending(true);
   try {
+    const { request, faults } = await readRequest();
+    if (faults.length > 0) return showFaults(faults);
     const job = await submitJob(request, keyFor(request));
     unanswered = null;
     watch(job.id, job);
     goToStage();
-    await refresh();
+    await refreshSheet();
   } catch (error) {
     if (error instanceof ApiError) unanswered = null;
     showRefusal(error);
@@ -87,7 +98,7 @@ async function watch(id, job = null) {
   watching = { id, controller };
   chooseFrame(id);
   say("");
-  if (job !== null) showJob(job, fillRequest);
+  if (job !== null) showJob(job, actions);
   try {
     await follow(id, { signal: controller.signal, onJob: take, onTrouble: tell });
   } catch (error) {
@@ -96,8 +107,8 @@ async function watch(id, job = null) {
 }
 
 function take(job) {
-  showJob(job, fillRequest);
-  updateJob(job);
+  showJob(job, actions);
+  takeJob(job);
 }
 
 function tell(trouble) {
@@ -118,27 +129,58 @@ async function cancel(job) {
   }
 }
 
-async function refresh() {
+const actions = {
+  reuse: fillRequest,
+  copyCurl: (job, button) =>
+    copyCurl({ request: requestOf(job.input), files: filesOf(job.input) }, button),
+  resubmit,
+  erase,
+};
+
+async function resubmit(job) {
   try {
-    const jobs = await listJobs(RECENT_JOBS);
-    showJobs(jobs, (id) => {
-      watch(id);
-      goToStage({ focus: true });
-    });
-    chooseFrame(watching.id);
-    return jobs;
+    const again = await resubmitJob(job.id);
+    watch(again.id, again);
+    goToStage({ focus: true });
+    await refreshSheet();
   } catch (error) {
-    if (watching.id === null) say(troubleWords(error));
-    return null; // the contact sheet stays as it was; the next refresh tries again
+    say(`Not run again. ${troubleWords(error)}`);
   }
 }
 
-async function refreshForEver() {
-  for (;;) {
-    const pause = hasOthersUnderWay(watching.id) ? REFRESH_BUSY_MS : REFRESH_IDLE_MS;
-    await new Promise((resolve) => setTimeout(resolve, pause));
-    if (!document.hidden) await refresh();
+async function erase(job) {
+  const words = "Its prompt and pictures are gone for good. Its times and costs stay on record.";
+  if (!(await confirmed("Delete this job?", words, "Delete"))) return;
+  try {
+    await eraseJob(job.id);
+    takeJob((await getJob(job.id)).job);
+    if (watching.id === job.id) leaveJob();
+    say("");
+  } catch (error) {
+    say(`Not deleted. ${troubleWords(error)}`);
   }
+}
+
+/** Show the stage as it was before the first job. */
+function leaveJob() {
+  watching.controller.abort();
+  watching = { id: null, controller: new AbortController() };
+  history.replaceState(null, "", location.pathname + location.search);
+  showNothing();
+  goToStage({ focus: true });
+}
+
+function copyCurl({ request, files }, button) {
+  const needsKey = credential() !== null;
+  copyText(curlCommand(submitAddress(), request, { files, needsKey }), button);
+}
+
+async function copyForm(event) {
+  const button = event.currentTarget;
+  clearFaults();
+  const { request, files, faults } = await readRequest();
+  if (faults.length > 0) showFaults(faults);
+  else copyCurl({ request, files }, button);
 }
 
 async function loadModels() {
@@ -175,17 +217,25 @@ async function start() {
   );
   onRequest(submit);
   onCancelPressed(cancel);
+  byId("copy-curl").addEventListener("click", copyForm);
   addEventListener("popstate", () => {
     const id = jobInAddress();
     if (id !== null && id !== watching.id) watch(id);
   });
-  addEventListener("focus", refresh);
+  wireSignIn();
+  wireSheet({
+    choose: (id) => {
+      watch(id);
+      goToStage({ focus: true });
+    },
+    trouble: (error) => watching.id === null && say(troubleWords(error)),
+  });
   await loadModels();
   say("");
-  const jobs = await refresh();
+  const jobs = await refreshSheet();
   const id = jobInAddress() ?? jobs?.find((job) => !hasEnded(job))?.id ?? jobs?.[0]?.id;
   if (id !== undefined) watch(id);
-  await refreshForEver();
+  await refreshForEver(() => watching.id);
 }
 
 start();

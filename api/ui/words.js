@@ -21,9 +21,8 @@ export function stateWord(job) {
 /** What is being done right now. */
 export function doingNow(job) {
   if (job.status === "NotStarted") {
-    if (job.attempts > 0) return "Waiting for another try";
-    const ahead = (job.queue?.position ?? 1) - 1;
-    return ahead > 0 ? `Waiting, ${ahead} ahead` : "Waiting for a worker";
+    const eta = job.queue?.eta_seconds ?? 0;
+    return placeInLine(job) + (eta >= 1 ? `, begins in about ${about(eta)}` : "");
   }
   switch (job.phase) {
     case "loading":
@@ -35,6 +34,20 @@ export function doingNow(job) {
     default:
       return stateWord(job);
   }
+}
+
+/** Where a waiting job stands, without the time, which changes too often to be spoken. */
+export function placeInLine(job) {
+  if (job.attempts > 0) return "Waiting for another try";
+  const position = job.queue?.position;
+  if (position === undefined) return "Waiting for a worker";
+  return position === 1 ? "Next in line" : `Number ${position} in line`;
+}
+
+function about(value) {
+  if (value < 100) return `${Math.round(value)} s`;
+  const minutes = Math.round(value / 60);
+  return minutes < 120 ? `${minutes} min` : `${Math.round(minutes / 60)} h`;
 }
 
 /** Progress in whole percent. */
