@@ -15,6 +15,7 @@ import asyncio
 import collections
 import contextlib
 import json
+import math
 import os
 import random
 import sys
@@ -110,6 +111,7 @@ class Run:
         self.poison: set[str] = set()
         self.copies = 0
         self.restarts = 0
+        self.most_faults = math.inf
         self.asleep: set[asyncio.Task[None]] = set()
 
     # --- what callers do
@@ -169,7 +171,7 @@ class Run:
         }
 
     async def break_things(self) -> None:
-        """Inject one fault after another until cancelled."""
+        """Inject one fault after another, up to ``most_faults``, until cancelled."""
         actions = self.actions()
         first = list(actions)
         self.rng.shuffle(first)
@@ -177,7 +179,7 @@ class Run:
             await asyncio.sleep(self.rng.uniform(0.1, 0.6))
             name = first.pop() if first else self.rng.choice(list(actions))
             with contextlib.suppress(DarkroomError, OSError):
-                if await actions[name]():
+                if self.faults.total() < self.most_faults and await actions[name]():
                     self.faults[name] += 1
             self.restarts += self.stack.revive()
 
@@ -265,14 +267,21 @@ class Run:
         return {job for made in by_number.values() if len(made) > 1 for job in made}
 
 
-async def run_chaos(jobs: int, seed: int, backend: str, folder: Path) -> dict[str, Any]:
-    """Run, audit, and return what the last line says."""
+async def run_chaos(
+    jobs: int, seed: int, backend: str, folder: Path, most_faults: float = math.inf
+) -> dict[str, Any]:
+    """Run, audit, and return what the last line says.
+
+    ``most_faults`` bounds what is injected between processes, for machines so slow that a process
+    would be killed again before it has started.
+    """
     kind = _backends(backend, folder)
     async with kind.running():
         env = {**ENV, **kind.env, "DARKROOM_CATALOG": str(_write_catalog(folder))}
         stack = Stack(env, workers=WORKERS, seed=seed, rate=STORAGE_FAULT_RATE, folder=folder)
         inside = _inside({**kind.inspect_env, "DARKROOM_CATALOG": env["DARKROOM_CATALOG"]})
         run = Run(stack, inside, random.Random(seed), jobs, kind)
+        run.most_faults = most_faults
         try:
             await stack.start_all()
             async with _chaos(run):

@@ -24,7 +24,7 @@ async def test_a_short_run_on_files_loses_nothing(
 ) -> None:
     monkeypatch.setitem(chaos.ENV, "DARKROOM_WORKER_RETRY_CAP_SECONDS", "0.05")  # poison's pauses
     with mock.patch.dict(os.environ):  # noqa: TID251 - the run changes it
-        summary = await chaos.run_chaos(jobs=20, seed=3, backend="embedded", folder=tmp_path)
+        summary = await chaos.run_chaos(20, 3, "embedded", tmp_path, most_faults=8)
     assert chaos.is_sound(summary), summary
     assert summary["jobs"] == 20
     assert len(summary["faults"]) >= 4
