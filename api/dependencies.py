@@ -15,8 +15,12 @@ from darkroom.jobs import Job
 _JOB_ID = re.compile(r"^[a-z][a-z0-9]{1,11}-[0-9a-f]{32,64}$")
 
 
-def state_of(request: Request) -> ApiState:
-    """Return the app's state."""
+async def state_of(request: Request) -> ApiState:
+    """Return the app's state.
+
+    A coroutine, though it waits for nothing: FastAPI runs plain functions in a thread, which takes
+    longer than all that a request is checked for.
+    """
     state = request.app.state.api
     assert isinstance(state, ApiState)
     return state
@@ -27,7 +31,7 @@ async def caller_of(request: Request) -> Caller:
 
     Raises `Unauthenticated`, `IdentityProviderUnavailable`, `TooManyRequests`.
     """
-    state = state_of(request)
+    state = await state_of(request)
     caller = await state.callers.identify(request.headers)
     request.state.rate_headers = await state.rates.count(caller.tenant)
     return caller
