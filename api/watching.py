@@ -7,6 +7,8 @@ from darkroom.errors import DarkroomError
 from darkroom.jobs import Job
 from darkroom.jobstores.base import JobStore
 
+MAX_READS_PER_SECOND = 400  # of all watched records: more would leave submits no processor
+
 
 class _Watch:
     """One watched job: how many wait, the newest record read for them, and what wakes them.
@@ -44,7 +46,10 @@ class _Watch:
 
 
 class Watcher:
-    """Reads each waited-for record every ``watch_seconds``, whatever the number of waiters."""
+    """Reads each waited-for record every ``watch_seconds``, whatever the number of waiters.
+
+    With more records than `MAX_READS_PER_SECOND` allows for, each is read less often.
+    """
 
     def __init__(self, jobs: JobStore, watch_seconds: float) -> None:
         self._jobs = jobs
@@ -128,7 +133,8 @@ class Watcher:
 
     async def _read(self, job_id: str, watch: _Watch) -> None:
         while True:
-            await asyncio.sleep(self._watch_seconds)
+            least_seconds = len(self._watches) / MAX_READS_PER_SECOND
+            await asyncio.sleep(max(self._watch_seconds, least_seconds))
             watch.reads_begun += 1
             number, joined = watch.reads_begun, watch.waiters_ever
             try:

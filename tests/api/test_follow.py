@@ -5,10 +5,12 @@ import time
 
 import pytest
 
+from api.watching import Watcher
 from darkroom.errors import StoreUnavailable
 from darkroom.jobs import Job, JobError, Phase, fail, report
 from darkroom.jobstores.memory import MemoryJobStore
 from tests.api.stack import Stack, open_stack
+from tests.samples import make_job
 
 
 async def _advance(stack: Stack, job_id: str, step: int) -> Job:
@@ -163,6 +165,18 @@ async def test_an_absent_store_does_not_end_a_wait() -> None:
         await stack.begin(job["id"])
         await stack.finish(job["id"])
         assert (await waiting).json()["status"] == "Succeeded"
+
+
+async def test_many_watched_jobs_share_what_may_be_read_in_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("api.watching.MAX_READS_PER_SECOND", 20)
+    store = _Counting()
+    watcher = Watcher(store, watch_seconds=0.001)
+    jobs = [(await store.create(make_job())).job for _ in range(10)]
+    began = time.monotonic()
+    await asyncio.gather(*(watcher.wait(job, lambda _: False, 1.2) for job in jobs))
+    assert 10 <= store.reads <= 20 * (time.monotonic() - began) + len(jobs)
 
 
 async def test_a_cancel_in_this_process_wakes_at_once() -> None:
