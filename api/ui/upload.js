@@ -29,6 +29,10 @@ export class Upload {
     this.#name = name;
     this.#onChange = onChange;
     this.input.addEventListener("change", () => this.#choose(this.input.files));
+    // Without this a browser tells nothing when the same file, changed since, is chosen again.
+    this.input.addEventListener("click", () => {
+      this.input.value = "";
+    });
     this.#part("remove").addEventListener("click", () => {
       this.clear();
       this.input.focus();

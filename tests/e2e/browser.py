@@ -4,13 +4,18 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 PHONE_BELOW_PIXELS = 600
-PATIENCE_MS = 15_000  # of every `expect`: a busy machine is slow, not wrong
+PATIENCE_MS = 30_000  # of every `expect`: a busy machine is slow, not wrong
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+# Resolves when nothing moves any more but what always does, such as an unmeasured bar.
+SETTLED = """() => Promise.allSettled(document.getAnimations()
+  .filter((one) => one.effect.getTiming().iterations !== Infinity)
+  .map((one) => one.finished))"""
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -44,6 +49,7 @@ class Visit:
 
     page: Page
     context: BrowserContext
+    origin: str
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     """Script errors, refusals of the content security policy, and dialogs."""
@@ -62,7 +68,8 @@ def visit(
         has_touch=is_phone,
         is_mobile=is_phone,
     )
-    seen = Visit(context.new_page(), context)
+    origin = "{0.scheme}://{0.netloc}".format(urlsplit(address))
+    seen = Visit(context.new_page(), context, origin)
     context.on("request", lambda request: seen.requests.append(request.url))
     seen.page.on("pageerror", lambda error: seen.complaints.append(f"error: {error}"))
     seen.page.on("console", lambda said: _note_console(seen, said.type, said.text))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cli.settings import child_environment
 
-START_SECONDS = 60.0
+START_SECONDS = 100.0
 STOP_SECONDS = 10.0
 ROOT = Path(__file__).resolve().parents[2]
 

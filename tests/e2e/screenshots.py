@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.browser import chromium, visit
+from tests.e2e.browser import SETTLED, Visit, chromium, visit
 from tests.e2e.page_stack import running_darkroom
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "images"
@@ -27,10 +27,15 @@ GALLERY = (
     ("an orange triangle to the left of a green diamond on a blue background", 6),
 )
 SHOWN = ("a red house and a pine tree in a green field with mountains at sunset", 11)
+UNDER_WAY = ("a white house and a pine tree in the snow at night, with the moon", 8)
+TOO_LATE = "a green house on a beach by day, with clouds"
+USUAL_STEPS = 20
+MANY_STEPS = 150  # seconds enough for a picture of the bar, and for a deadline to pass behind it
+SHOWN_FROM_PERCENT = 35
 
 
 def main() -> int:
-    """Write page.png and page-phone.png."""
+    """Write page.png, page-generating.png, page-failed.png and page-phone.png."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -46,30 +51,67 @@ def _shoot(browser: Browser, address: str) -> None:
         page = seen.page
         expect(page.locator("#model")).to_have_value("demo")
         for prompt, seed in (*GALLERY, SHOWN):
-            _generate(page, prompt, seed)
-        page.fill("#seed", "")
-        page.locator("#more").evaluate("more => { more.open = false; }")
-        page.locator("#prompt").blur()
+            _ask(page, prompt, seed)
+            expect(page.locator("#state")).to_have_text("Done", timeout=WAIT_MS)
         _save(page, "page")
+        _shoot_phone(browser, address)
+        _shoot_generating(page)
+        _shoot_failed(seen)
+
+
+def _shoot_phone(browser: Browser, address: str) -> None:
     with visit(browser, address, width=360, height=740) as seen:
+        expect(seen.page.locator("#state")).to_have_text("Done")
         seen.page.fill("#prompt", SHOWN[0])
-        seen.page.locator("#prompt").blur()
         _save(seen.page, "page-phone")
 
 
-def _generate(page: Page, prompt: str, seed: int) -> None:
-    page.locator("#more").evaluate("more => { more.open = true; }")
+def _shoot_generating(page: Page) -> None:
+    """A job of many steps, some way through them."""
+    prompt, seed = UNDER_WAY
+    _ask(page, prompt, seed, steps=MANY_STEPS)
+    page.wait_for_function(
+        "least => Number(document.querySelector('#progress').ariaValueNow) >= least",
+        arg=SHOWN_FROM_PERCENT,
+        timeout=WAIT_MS,
+    )
+    _save(page, "page-generating")
+
+
+def _shoot_failed(seen: Visit) -> None:
+    """A job whose deadline passes while the one before it, canceled in the end, still runs."""
+    page = seen.page
+    asked = {"prompt": TOO_LATE, "seed": 9, "deadline_seconds": 1}
+    job = seen.context.request.post(f"{seen.origin}/v1/jobs", data=asked).json()["id"]
+    page.wait_for_timeout(1_000 * asked["deadline_seconds"])
+    page.click("#cancel")
+    expect(page.locator("#state")).to_have_text("Canceled", timeout=WAIT_MS)
+    page.goto(f"{seen.origin}/#job/{job}")
+    expect(page.locator("#state")).to_have_text("Failed", timeout=WAIT_MS)
+    page.reload()
+    page.fill("#prompt", TOO_LATE)
+    _save(page, "page-failed")
+
+
+def _ask(page: Page, prompt: str, seed: int, steps: int = USUAL_STEPS) -> None:
+    """Submit a job, and leave the form as somebody finds it who has opened nothing."""
+    more = page.locator("#more")
+    more.evaluate("more => { more.open = true; }")
     page.fill("#prompt", prompt)
     page.fill("#seed", str(seed))
+    page.fill("#num_inference_steps", str(steps))
     page.click("#generate")
     expect(page.locator("#job-prompt")).to_have_text(prompt)
-    expect(page.locator("#state")).to_have_text("Done", timeout=WAIT_MS)
+    page.fill("#seed", "")
+    more.evaluate("more => { more.open = false; }")
 
 
 def _save(page: Page, name: str) -> None:
+    page.evaluate("document.activeElement.blur()")
+    page.evaluate("scrollTo(0, 0)")
     for picture in page.locator("#tray img, .frame img").all():
         expect(picture).not_to_have_js_property("naturalWidth", 0)
-    page.evaluate("Promise.all(document.getAnimations().map((one) => one.finished))")
+    page.evaluate(SETTLED)
     path = FOLDER / f"{name}.png"
     page.screenshot(path=path, full_page=True)
     with Image.open(path) as opened:
