@@ -184,12 +184,10 @@ class Run:
             self.restarts += self.stack.revive()
 
     async def _kill_worker(self) -> bool:
-        self.stack.kill(self.rng.choice(self.stack.workers))
-        return True
+        return self.stack.kill(self.rng.choice(self.stack.workers))
 
     async def _kill_api(self) -> bool:
-        self.stack.kill("api")
-        return True
+        return self.stack.kill("api")
 
     async def _freeze_worker(self) -> bool:
         """Let one worker sleep past its lease and wake as a zombie, while other things break."""

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,6 +38,8 @@ class Stack:
         self._rate = rate
         self._names = ["api", *(f"worker-{number}" for number in range(workers))]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._started_at: dict[str, float] = {}
+        self._start_seconds = 0.0
         self._starts = 0
 
     @property
@@ -52,6 +55,7 @@ class Stack:
     def start(self, name: str) -> None:
         """Start a process by name, with a fault seed of its own."""
         self._starts += 1
+        self._started_at[name] = time.monotonic()
         seed = self._seed * 1_000 + self._starts
         tier = "api" if name == "api" else "worker"
         arguments = [tier, str(seed), str(self._rate), str(self.ledger)]
@@ -63,12 +67,19 @@ class Stack:
             stderr=self._log,
         )
 
-    def kill(self, name: str) -> None:
-        """Kill -9, and start it anew."""
+    def kill(self, name: str) -> bool:
+        """Kill -9, and start it anew; leave alone what can hardly have started yet.
+
+        The time that the first start took says how slow this machine is: on a busy one, a process
+        that is killed again and again before it works would break nothing and end nothing.
+        """
+        if time.monotonic() - self._started_at[name] < 2 * self._start_seconds:
+            return False
         process = self._processes[name]
         process.kill()
         process.wait()
         self.start(name)
+        return True
 
     def revive(self) -> int:
         """Start again what ended by itself; return how many did."""
@@ -87,12 +98,14 @@ class Stack:
 
     async def start_all(self) -> None:
         """Start everything and wait until the API answers."""
+        began = time.monotonic()
         for name in self._names:
             self.start(name)
         async with httpx.AsyncClient() as client:
             for _ in range(600):
                 with contextlib.suppress(httpx.HTTPError):
                     if (await client.get(f"{self.url}/livez")).status_code == 200:
+                        self._start_seconds = time.monotonic() - began
                         return
                 await asyncio.sleep(0.1)
         raise TimeoutError("the API did not answer within a minute; see its log")
