@@ -55,6 +55,7 @@ def _shoot(browser: Browser, address: str) -> None:
             expect(page.locator("#state")).to_have_text("Done", timeout=WAIT_MS)
         _save(page, "page")
         _shoot_phone(browser, address)
+        _forget(seen, place=-1)
         _shoot_generating(page)
         _shoot_failed(seen)
 
@@ -86,11 +87,22 @@ def _shoot_failed(seen: Visit) -> None:
     page.wait_for_timeout(1_000 * asked["deadline_seconds"])
     page.click("#cancel")
     expect(page.locator("#state")).to_have_text("Canceled", timeout=WAIT_MS)
+    _forget(seen, place=1)
     page.goto(f"{seen.origin}/#job/{job}")
     expect(page.locator("#state")).to_have_text("Failed", timeout=WAIT_MS)
     page.reload()
     page.fill("#prompt", TOO_LATE)
     _save(page, "page-failed")
+
+
+def _forget(seen: Visit, place: int) -> None:
+    """Erase the job at that place of the list, so that the frames fill one row."""
+    jobs = f"{seen.origin}/v1/jobs"
+    shown = [
+        job for job in seen.context.request.get(jobs).json()["value"] if job["erased_at"] is None
+    ]
+    answer = seen.context.request.delete(f"{jobs}/{shown[place]['id']}")
+    assert answer.ok, answer.text()
 
 
 def _ask(page: Page, prompt: str, seed: int, steps: int = USUAL_STEPS) -> None:
