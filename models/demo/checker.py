@@ -41,7 +41,7 @@ _FOREGROUND_DISTANCE: Final = 16.0  # CIE76 difference that the eye sees at a gl
 _LEAST_AREA: Final = 0.008  # share of the picture below which a blot is no figure
 _LEAST_OVERLAP: Final = 0.72  # intersection over union with the best template
 _MASK_SIDE: Final = 32
-_ROUNDINGS: Final = (0, 8, 16)  # blur radii, in pixels of a figure 200 wide
+_ROUNDINGS: Final = (0, 8)  # blur radii, in pixels of a figure 200 wide
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,7 @@ def describe(image: Image.Image) -> Finding:
     """What a picture of flat figures on a plain ground shows."""
     array = np.asarray(image.convert("RGB"), float)
     ground = _border_color(array)
-    figures = [
-        _found(array, mask) for mask in _blots(color_distance(array, ground) > _FOREGROUND_DISTANCE)
-    ]
+    figures = [_found(array, mask) for mask in _figure_masks(color_distance(array, ground))]
     figures.sort(key=lambda figure: -figure.area)
     return Finding(color_name(ground), tuple(figures))
 
@@ -110,6 +108,19 @@ def _border_color(array: np.ndarray) -> np.ndarray:
     strips = (array[:edge], array[-edge:], array[:, :edge], array[:, -edge:])
     color: np.ndarray = np.median(np.concatenate([s.reshape(-1, 3) for s in strips]), 0)
     return color
+
+
+def _figure_masks(distance: np.ndarray) -> list[np.ndarray]:
+    """A mask for each figure, given how far each pixel's colour is from the ground's.
+
+    An edge runs where the colour is half way to the figure's, so that a soft edge or a faint
+    shadow between two figures belongs to neither.
+    """
+    masks = []
+    for blot in _blots(distance > _FOREGROUND_DISTANCE):
+        half_way = float(np.median(distance[blot])) / 2
+        masks += _blots(blot & (distance > half_way))
+    return masks
 
 
 def _blots(mask: np.ndarray) -> list[np.ndarray]:

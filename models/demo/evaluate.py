@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--per-kind", type=int, default=170, help="canonical prompts")
     parser.add_argument("--others-per-kind", type=int, default=40, help="of other wordings")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--wording", default="canonical,paraphrase,stray")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of every 12th picture")
     parser.add_argument("--selftest", action="store_true")

@@ -34,7 +34,7 @@ def generate(pipe: Any) -> Generate:
 
     def run(prompts: Sequence[str], seeds: Sequence[int], **options: Any) -> list[Any]:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        settings = {"num_inference_steps": 10, "guidance_scale": 4.0} | options
+        settings = {"num_inference_steps": 10, "guidance_scale": 2.0} | options
         images: list[Any] = pipe(list(prompts), generator=generators, **settings).images
         return images
 
