@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pipeline", type=Path, default=HERE / "pipeline")
     parser.add_argument("--out", type=Path, default=HERE / "evaluation.json")
     parser.add_argument("--per-kind", type=int, default=170, help="canonical prompts")
-    parser.add_argument("--others-per-kind", type=int, default=40, help="of other wordings")
+    parser.add_argument("--others-per-kind", type=int, default=30, help="of other wordings")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--wording", default="canonical,paraphrase,stray")
