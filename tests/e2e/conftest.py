@@ -45,7 +45,7 @@ CATALOG = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fake_engine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The variables of a Darkroom that needs no torch, with models of every kind."""
     catalog: Path = tmp_path_factory.mktemp("catalog") / "catalog.yaml"
@@ -58,7 +58,7 @@ def fake_engine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def darkroom(
     tmp_path_factory: pytest.TempPathFactory, fake_engine: dict[str, str]
 ) -> Iterator[str]:
@@ -66,13 +66,13 @@ def darkroom(
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def keys() -> dict[str, str]:
     """API keys by what is the matter with them."""
     return {name: new_key() for name in ("good", "expired", "submit-only", "newcomer")}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def guarded(
     tmp_path_factory: pytest.TempPathFactory, fake_engine: dict[str, str], keys: dict[str, str]
 ) -> Iterator[str]:
@@ -100,7 +100,7 @@ def _write_keys(folder: Path, keys: dict[str, str]) -> Path:
     return file
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with chromium() as running:
         yield running
