@@ -111,7 +111,7 @@ class Database:
         try:
             outcomes = [_run(connection, call) for call in calls]
             connection.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # whatever ends the batch, nothing of it may stay
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise

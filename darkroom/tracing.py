@@ -44,6 +44,6 @@ def span(
     ) as current:
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # every error marks the span, by its type alone
             current.set_status(trace.StatusCode.ERROR, type(error).__name__)
             raise
