@@ -3,9 +3,9 @@
 URLs
     ``memory://`` stays inside this process. ``sqlite:///data/queue.db`` and ``file:///data/images``
     are relative to the working directory; a fourth slash makes the path absolute:
-    ``sqlite:////srv/queue.db``. ``servicebus://NAMESPACE``, ``kubernetes://NAMESPACE``,
-    ``aztables://ACCOUNT`` and ``azblob://ACCOUNT/CONTAINER`` need the extras ``azure`` and
-    ``kubernetes``; their packages are imported when such a URL is opened.
+    ``sqlite:////srv/queue.db``. ``servicebus://NAMESPACE``, ``aztables://ACCOUNT`` and
+    ``azblob://ACCOUNT/CONTAINER`` need the extra ``azure``; its packages are imported when such a
+    URL is opened.
 """
 
 import importlib
@@ -151,12 +151,6 @@ def _service_bus_queues(asked: _Request) -> Mapping[str, JobQueue]:
     return queues
 
 
-def _kubernetes_queues(asked: _Request) -> Mapping[str, JobQueue]:
-    adapter = _adapters("darkroom.queues.kubernetes_jobs", "kubernetes", "kubernetes://")
-    pools = [name for name in asked.names if name != webhooks.QUEUE_NAME]  # events are no pods
-    return {name: adapter.open_queue(_host(asked), name) for name in pools}
-
-
 def _sqlite_jobs(asked: _Request) -> JobStore:
     database = Database(_path(asked), sqlite_jobs.SCHEMA, StoreUnavailable)
     return sqlite_jobs.SqliteJobStore(database, asked.clock)
@@ -187,7 +181,6 @@ QUEUES: Mapping[str, Callable[[_Request], Mapping[str, JobQueue]]] = {
     "memory": _memory_queues,
     "sqlite": _sqlite_queues,
     "servicebus": _service_bus_queues,
-    "kubernetes": _kubernetes_queues,
 }
 JOB_STORES: Mapping[str, Callable[[_Request], JobStore]] = {
     "memory": lambda asked: MemoryJobStore(asked.clock),

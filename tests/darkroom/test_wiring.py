@@ -117,7 +117,6 @@ def test_a_path_that_is_none_is_refused(url: str) -> None:
         ("queue_url", "servicebus://acme.servicebus.windows.net", "azure", "azure"),
         ("jobstore_url", "aztables://acme", "azure", "azure"),
         ("imagestore_url", "azblob://acme/images", "azure", "azure"),
-        ("queue_url", "kubernetes://darkroom", "lightkube", "kubernetes"),
     ],
 )
 def test_a_missing_extra_is_named_with_its_cure(
@@ -131,7 +130,6 @@ def test_a_missing_extra_is_named_with_its_cure(
         "darkroom.azure_wiring",
         "darkroom.azure_clients",
         "darkroom.queues.service_bus",
-        "darkroom.queues.kubernetes_jobs",
         "darkroom.jobstores.azure_tables",
         "darkroom.imagestores.azure_blobs",
     ):

@@ -192,7 +192,6 @@ def test_with_the_api_extra_alone_the_api_serves(only_api: Path, tmp_path: Path)
         ("api", [], {"DARKROOM_QUEUE_URL": "servicebus://somewhere"}, "azure"),
         ("api", [], {"DARKROOM_JOBSTORE_URL": "aztables://somewhere"}, "azure"),
         ("api", [], {"DARKROOM_IMAGESTORE_URL": "azblob://somewhere/images"}, "azure"),
-        ("api", [], {"DARKROOM_QUEUE_URL": "kubernetes://somewhere"}, "kubernetes"),
     ],
 )
 def test_what_needs_another_extra_names_it(
