@@ -74,13 +74,19 @@ async def run(app: FastAPI, settings: ApiSettings, listener: socket.socket) -> N
 
 
 def listen(settings: ApiSettings) -> socket.socket:
-    """Return a socket on the address of ``settings``. Raises `SettingsError` if it is taken."""
+    """Return a socket on the address of ``settings``. Raises `SettingsError` if it is taken.
+
+    Its connections inherit TCP_NODELAY, which asyncio does not set for a socket made like this:
+    without it an answer's body waits up to 40 ms for the caller to acknowledge its head.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
         reason = f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
         raise SettingsError(reason, target="DARKROOM_API_PORT") from error
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 class _Server(uvicorn.Server):
