@@ -1,0 +1,278 @@
+"""Which of the messages that a worker holds run together next: pure functions, no clock, no I/O.
+
+Terms
+    The *window* is what a worker has leased and not yet started. The *line* is the window by age
+    (``admitted_at``, then ``job_id``). A job is *overtaken* when its worker runs a job that is
+    younger than it while holding it. Its *extra wait* is the time its worker spent that way: the
+    seconds of those younger jobs, and of the loads made for them. In the order of the line it is 0.
+
+The bound
+    ``bound_seconds`` = patience x (active / replicas) x mean seconds of a held job, load included:
+    what the pool takes to work off the backlog as it stands, were every job to need a load. No
+    batch is chosen that would, by the estimates, lift the extra wait of a job that it passes over
+    above the bound. The oldest job overtakes nobody, so there is always a batch to choose, and a
+    job at its bound is passed by nothing that is younger. Deadlines and savings are weighed only
+    among the batches that the bound allows. It follows the backlog: under overload a fixed number
+    of seconds leaves nothing but arrival order, and with a short backlog nothing is gained by
+    making anybody wait.
+
+How the loop uses it
+    1. Whenever it may hold more: lease up to `window_size` minus what it holds, from
+       `depth().active` (some seconds old is well enough). With nothing running it leases
+       max(1, window_size). ``line_empty`` says that its last lease call brought less than it asked
+       for: nobody waits in the queue itself.
+    2. When the device is free (or about to be): `choose`. Run ``run``; abandon ``give_back``
+       uncounted. A window that is not empty gives a ``run`` that is not empty.
+    3. When the batch has ended: add `overtaken` of what it took to the ``overtaken_seconds`` of the
+       messages still held. Once per batch, with the seconds that were measured; a message that
+       joined the window while the batch ran is not in it.
+"""
+
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One leased message. Times in seconds on one clock, the same as `WorkerState.now`.
+
+    Jobs of one model with equal ``key`` may share a pipeline call; one that is ``solo`` shares
+    with nobody. ``gpu_seconds`` and ``load_seconds`` are estimates, the second for loading the
+    model when it is not loaded. ``overtaken_seconds`` is the extra wait so far.
+    """
+
+    job_id: str
+    tenant: str
+    model: str
+    key: Hashable
+    pictures: int
+    gpu_seconds: float
+    load_seconds: float
+    admitted_at: float
+    deadline_at: float | None = None
+    solo: bool = False
+    overtaken_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """What a worker knows when it chooses.
+
+    ``loaded`` are the models that need no load, least recently used first. ``capacity`` is the most
+    jobs of one call, ``max_pictures`` the most pictures, for all keys or by key; a job over it
+    still runs, alone. ``active`` counts the pool's waiting and leased messages, ``replicas`` its
+    workers.
+    """
+
+    now: float
+    loaded: tuple[str, ...] = ()
+    capacity: int = 1
+    max_pictures: int | Callable[[Hashable], int] = 64
+    active: int = 0
+    replicas: int = 1
+    line_empty: bool = False
+
+    def picture_limit(self, key: Hashable) -> int:
+        """The most pictures of one call with that key."""
+        return self.max_pictures(key) if callable(self.max_pictures) else self.max_pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """``patience``: how many turns of the backlog a job may be overtaken for, at most.
+
+    ``most``: the most messages held beyond the running batch; every one must be renewed.
+    """
+
+    patience: float = 1.0
+    most: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Job ids: the next batch, oldest first, and what returns to the queue for other workers."""
+
+    run: tuple[str, ...] = ()
+    give_back: tuple[str, ...] = ()
+
+
+def window_size(active: int, replicas_max: int, capacity: int, most: int) -> int:
+    """How many messages a worker holds beyond its running batch: at most its share of the backlog.
+
+    ``active`` counts the waiting and the leased messages of the pool. ``most`` is not below
+    ``capacity``, or a full batch could never be held.
+    """
+    return min(max(most, capacity), max(0, active) // max(1, replicas_max))
+
+
+def bound_seconds(window: Sequence[Candidate], state: WorkerState, rules: Rules) -> float:
+    """The most extra wait of any job now: ``patience`` turns of the backlog (module docstring)."""
+    if not window:
+        return 0.0
+    active = max(state.active, len(window))
+    mean_seconds = sum(c.gpu_seconds + c.load_seconds for c in window) / len(window)
+    return rules.patience * active / max(1, state.replicas) * mean_seconds
+
+
+def choose(window: Sequence[Candidate], state: WorkerState, rules: Rules) -> Decision:
+    """Pick the next batch, and what to give back. The same arguments give the same decision.
+
+    In this order: what the bound allows; a job that would miss its deadline if it waited for
+    another; a model that is loaded, the fullest batch first; else the model that most jobs wait
+    for per second of its load. Ties go to the oldest.
+    """
+    if not window:
+        return Decision()
+    line = sorted(window, key=_age)
+    bound = bound_seconds(line, state, rules)
+    allowed = [
+        batch for members in _alike(line).values() if (batch := _batch(line, members, state, bound))
+    ]
+    demand = _demand(line)
+    longest = max(_seconds(candidate, state) for candidate in line)
+
+    def rank(batch: list[int]) -> tuple[bool, float, bool, float, int]:
+        head = line[batch[0]]
+        deadline = min((_urgency(line[p], state, longest) for p in batch), default=float("inf"))
+        loaded = head.model in state.loaded
+        worth = (
+            len(batch) / max(1, state.capacity)
+            if loaded
+            else demand[head.model] / max(head.load_seconds, 1e-9)
+        )
+        return deadline == float("inf"), deadline, not loaded, -worth, batch[0]
+
+    best = min(allowed, key=rank)
+    return Decision(
+        run=tuple(line[position].job_id for position in sorted(best)),
+        give_back=_surplus(line, set(best), state, rules),
+    )
+
+
+def overtaken(
+    window: Collection[Candidate], run: Collection[str], load_seconds: float, run_seconds: float
+) -> dict[str, float]:
+    """The extra wait that a batch was for the others of its window, by job id, in seconds.
+
+    ``window`` as it was given to `choose`, ``run`` the jobs that ran, and how long loading and
+    running them took. The run is shared out among its jobs by their estimates.
+    """
+    batch = sorted((c for c in window if c.job_id in run), key=_age)
+    if not batch:
+        return {}
+    total = sum(c.gpu_seconds for c in batch)
+    charges = {}
+    for held in window:
+        if held.job_id in run or _age(held) > _age(batch[-1]):
+            continue
+        younger = [c for c in batch if _age(c) > _age(held)]
+        part = (
+            sum(c.gpu_seconds for c in younger) / total if total > 0 else len(younger) / len(batch)
+        )
+        loading = load_seconds if len(younger) == len(batch) else 0.0
+        charges[held.job_id] = part * run_seconds + loading
+    return charges
+
+
+def evict_order(loaded: Sequence[str], window: Collection[Candidate]) -> tuple[str, ...]:
+    """Order loaded models by which to evict first: the fewest held jobs, then least recently used.
+
+    ``loaded`` is least recently used first.
+    """
+    demand = _demand(window)
+    return tuple(sorted(loaded, key=lambda model: demand.get(model, 0)))
+
+
+def _age(candidate: Candidate) -> tuple[float, str]:
+    return candidate.admitted_at, candidate.job_id
+
+
+def _alike(line: Sequence[Candidate]) -> Mapping[Hashable, list[int]]:
+    """Positions in the line of the jobs that may share a call, oldest first."""
+    groups: dict[Hashable, list[int]] = {}
+    for position, candidate in enumerate(line):
+        alone = candidate.job_id if candidate.solo else None
+        groups.setdefault((candidate.model, candidate.key, alone), []).append(position)
+    return groups
+
+
+def _demand(window: Collection[Candidate]) -> dict[str, int]:
+    """How many held jobs want each model."""
+    demand: dict[str, int] = {}
+    for candidate in window:
+        demand[candidate.model] = demand.get(candidate.model, 0) + 1
+    return demand
+
+
+def _seconds(candidate: Candidate, state: WorkerState) -> float:
+    """What the job takes on this worker now."""
+    loading = 0.0 if candidate.model in state.loaded else candidate.load_seconds
+    return loading + candidate.gpu_seconds
+
+
+def _urgency(candidate: Candidate, state: WorkerState, longest: float) -> float:
+    """The deadline of a job that makes it now, but not after the longest other; else infinity."""
+    if candidate.deadline_at is None:
+        return float("inf")
+    spare = candidate.deadline_at - state.now - _seconds(candidate, state)
+    return candidate.deadline_at if 0 <= spare < longest else float("inf")
+
+
+def _batch(
+    line: Sequence[Candidate], members: Sequence[int], state: WorkerState, bound: float
+) -> list[int]:
+    """The batch that starts with the oldest of ``members``: its positions; empty if not allowed."""
+    head = line[members[0]]
+    loading = 0.0 if head.model in state.loaded else head.load_seconds
+    older = line[: members[0]]
+    if any(held.overtaken_seconds + loading + head.gpu_seconds > bound for held in older):
+        return []
+    batch, pictures = [members[0]], head.pictures
+    added = [loading + head.gpu_seconds] * members[0] + [0.0] * (len(line) - members[0])
+    for position in _by_turns(line, members[1:], head.tenant):
+        if len(batch) >= state.capacity:
+            break
+        mate = line[position]
+        if pictures + mate.pictures > state.picture_limit(head.key):
+            continue
+        if any(
+            line[p].overtaken_seconds + added[p] + mate.gpu_seconds > bound
+            for p in range(position)
+            if p not in batch
+        ):
+            continue
+        for p in range(position):
+            added[p] += mate.gpu_seconds
+        batch.append(position)
+        pictures += mate.pictures
+    return batch
+
+
+def _by_turns(line: Sequence[Candidate], positions: Sequence[int], first: str) -> list[int]:
+    """Positions such that tenants take turns; ``first`` has just had one."""
+    turns = {first: 1}
+    keyed = []
+    for position in positions:
+        tenant = line[position].tenant
+        turn = turns.get(tenant, 0)
+        turns[tenant] = turn + 1
+        keyed.append((turn, position))
+    return [position for _, position in sorted(keyed)]
+
+
+def _surplus(
+    line: Sequence[Candidate], running: Collection[int], state: WorkerState, rules: Rules
+) -> tuple[str, ...]:
+    """What is held beyond the fair share while nobody waits in the queue, youngest first.
+
+    With an empty queue its end is its front: what is given back loses no place, and a free worker
+    takes it at once. A job that was overtaken here stays, or its extra wait would be forgotten.
+    """
+    if not state.line_empty:
+        return ()
+    active = max(state.active, len(line))
+    share = window_size(active, state.replicas, state.capacity, rules.most)
+    waiting = [p for p in range(len(line)) if p not in running]
+    extra = max(0, len(waiting) - share)
+    free = [line[p].job_id for p in reversed(waiting) if line[p].overtaken_seconds == 0]
+    return tuple(free[:extra])
