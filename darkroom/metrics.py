@@ -65,6 +65,19 @@ class WorkerMetrics:
         self.jobs_in_flight = Gauge(
             "darkroom_jobs_in_flight", "Jobs held by this worker.", ["pool"], registry=registry
         )
+        self.price_usd_per_hour = Gauge(
+            "darkroom_worker_price_usd_per_hour",
+            "Price of this worker's device; summed over a pool, what the pool costs now.",
+            ["pool"],
+            registry=registry,
+        )
+        self.job_seconds = Histogram(
+            "darkroom_job_seconds",
+            "From admission to the end of a job that ended here.",
+            [*labels, "status"],
+            buckets=SECONDS,
+            registry=registry,
+        )
         self.queue_seconds = Histogram(
             "darkroom_queue_seconds",
             "From admission to claim.",
@@ -77,6 +90,24 @@ class WorkerMetrics:
             "Loading a pipeline.",
             ["model"],
             buckets=SECONDS,
+            registry=registry,
+        )
+        self.model_loads = Counter(
+            "darkroom_model_loads_total",
+            "Models made ready on the device, by where they came from: `disk` or `host`.",
+            ["model", "source"],
+            registry=registry,
+        )
+        self.model_evictions = Counter(
+            "darkroom_model_evictions_total",
+            "Models put away to make room, by where they went: `host` or `disk`.",
+            ["model", "to"],
+            registry=registry,
+        )
+        self.model_bytes = Gauge(
+            "darkroom_model_bytes",
+            "Weights held, by tier: `device` or `host`.",
+            ["tier"],
             registry=registry,
         )
         self.gpu_seconds = Histogram(

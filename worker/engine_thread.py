@@ -68,8 +68,9 @@ class EngineThread:
             return
         started = time.perf_counter()
         try:
+            if self._loaded is not None:
+                self._engine.unload(self._loaded.name)
             self._loaded = None
-            self._engine.unload()
             self._engine.load(model, folder)
             self._loaded = model
         finally:

@@ -16,7 +16,7 @@ from darkroom.errors import DeadlineExceeded, JobNotFound, StaleAttempt, StoreUn
 from darkroom.jobs import Phase, check_attempt
 from worker.background import beside
 from worker.claims import Claim
-from worker.engines.base import GenerationStopped
+from worker.engines.base import GenerationStopped, Preview
 from worker.stopping import JobCanceled, StopSignal
 
 
@@ -42,7 +42,7 @@ class Watch:
         self._wrote_at: datetime | None = None
         self._read_at: datetime | None = None
 
-    def on_step(self, step: int, total: int) -> None:
+    def on_step(self, step: int, total: int, preview: Preview) -> None:
         """Note that ``step`` of ``total`` is done. Raises `GenerationStopped`. Engine thread."""
         asked = self._claim.job.generation.num_inference_steps
         self._loop.call_soon_threadsafe(self._note, round(step / max(1, total) * asked))

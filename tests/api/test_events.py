@@ -17,7 +17,7 @@ from darkroom.jobs import Job
 from darkroom.jobstores.memory import MemoryJobStore
 from tests.api.stack import Stack, open_stack
 from tests.live import Live, live
-from worker.engines.base import OnStep
+from worker.engines.base import OnStep, Preview
 from worker.engines.fake import FakeEngine
 
 PATIENCE_SECONDS = 20
@@ -31,9 +31,9 @@ class HeldEngine(FakeEngine):
         self.steps = threading.Semaphore(0)
 
     def generate(self, batch: Any, on_step: OnStep) -> Any:
-        def held(step: int, total: int) -> None:
+        def held(step: int, total: int, preview: Preview) -> None:
             assert self.steps.acquire(timeout=PATIENCE_SECONDS)
-            on_step(step, total)
+            on_step(step, total, preview)
 
         return super().generate(batch, held)
 

@@ -23,7 +23,7 @@ from tests.samples import make_generation, make_job
 from worker.backoff import Backoff
 from worker.drain import Drain
 from worker.engine_thread import EngineThread
-from worker.engines.base import Engine, OnStep
+from worker.engines.base import Engine, OnStep, Preview
 from worker.engines.fake import FakeEngine
 from worker.failures import Failures
 from worker.loop import LoopPace, Worker
@@ -80,10 +80,10 @@ class CountingEngine(FakeEngine):
         self.steps = 0
 
     def generate(self, batch: Any, on_step: OnStep) -> list[list[Image]]:
-        def counted(step: int, total: int) -> None:
+        def counted(step: int, total: int, preview: Preview) -> None:
             self.steps += 1
             self.at_step(step)
-            on_step(step, total)
+            on_step(step, total, preview)
 
         return super().generate(batch, counted)
 

@@ -1,11 +1,20 @@
 """The device that pipelines run on: choosing it, and knowing when it is of no more use."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
+from darkroom.catalog import Model
 from darkroom.errors import DeviceLost, SettingsError
+
+CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Where a container sees its memory limit: control groups of version 2, and of version 1."""
 
 LOST = (
     "device-side assert triggered",
@@ -41,6 +50,24 @@ def choose_device(name: str) -> torch.device:
             f"device {name} is not there: torch sees {gpus} GPUs", target="DARKROOM_WORKER_DEVICE"
         )
     return device
+
+
+def host_total_bytes() -> int:
+    """Return the memory this process may take: the machine's, or its control group's if less."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for file in CGROUP_LIMITS:
+        try:
+            total = min(total, int(file.read_text()))
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+    return total
+
+
+def dtype_on(device: torch.device, model: Model) -> torch.dtype:
+    """Return the catalog's dtype; on a CPU always float32: halves take minutes a picture there."""
+    dtype = torch.float32 if device.type == "cpu" else getattr(torch, model.dtype)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
 
 
 @contextmanager

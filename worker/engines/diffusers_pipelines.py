@@ -20,7 +20,7 @@ from darkroom.catalog import Model
 from darkroom.errors import InvalidInput, ModelUnavailable
 from darkroom.generation import Generation
 from worker.engines.base import GenerationTask
-from worker.engines.diffusers_devices import noticing_loss
+from worker.engines.diffusers_devices import dtype_on, noticing_loss
 
 VARIANTS: Mapping[str, Any] = {
     "text_to_image": diffusers.AutoPipelineForText2Image,
@@ -35,13 +35,6 @@ NO_GUIDANCE = 1.0  # at this scale classifier-free guidance changes nothing, and
 
 LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError)
 """What diffusers and transformers raise for a folder that is damaged or of an unknown class."""
-
-
-def dtype_on(device: torch.device, model: Model) -> torch.dtype:
-    """Return the catalog's dtype; on a CPU always float32: halves take minutes a picture there."""
-    dtype = torch.float32 if device.type == "cpu" else getattr(torch, model.dtype)
-    assert isinstance(dtype, torch.dtype)
-    return dtype
 
 
 def load_pipeline(model: Model, folder: Path, device: torch.device) -> Any:
@@ -131,22 +124,20 @@ def arguments(pipeline: Any, batch: Sequence[GenerationTask]) -> dict[str, Any]:
     asked = batch[0].generation
     guided = asked.guidance_scale > NO_GUIDANCE
     wanted: dict[str, Any] = {
-        "prompt": [task.generation.prompt for task in batch for _ in task.generation.seeds],
+        "prompt": [task.generation.prompt for task in batch for _ in task.seeds],
         "width": asked.width,
         "height": asked.height,
         "num_inference_steps": asked.num_inference_steps,
         "guidance_scale": asked.guidance_scale,
         "generator": [
-            torch.Generator("cpu").manual_seed(seed)
-            for task in batch
-            for seed in task.generation.seeds
+            torch.Generator("cpu").manual_seed(seed) for task in batch for seed in task.seeds
         ],
         "output_type": "pil",
     }
     needed: dict[str, Any] = {}
     if guided and any(task.generation.negative_prompt for task in batch):
         needed["negative_prompt"] = [
-            task.generation.negative_prompt for task in batch for _ in task.generation.seeds
+            task.generation.negative_prompt for task in batch for _ in task.seeds
         ]
     needed |= _pictures(batch)
     if asked.strength is not None:
@@ -196,4 +187,4 @@ def _repeated(
     except (UnidentifiedImageError, OSError) as error:
         raise InvalidInput(f"{field} is no picture that can be read", target=field) from error
     fitted = picture.resize((asked.width, asked.height), Image.Resampling.LANCZOS)
-    return [fitted] * asked.num_images
+    return [fitted] * len(task.seeds)

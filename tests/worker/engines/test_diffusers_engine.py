@@ -25,7 +25,7 @@ from darkroom.generation import Generation, InputImage
 from tests.samples import make_generation
 from tests.worker.engines.conftest import no_loras
 from tests.worker.engines.tiny import save_tiny_stable_diffusion
-from worker.engines.base import GenerationStopped, GenerationTask
+from worker.engines.base import GenerationStopped, GenerationTask, Preview
 from worker.engines.diffusers import DiffusersEngine
 
 ModelWith = Callable[..., Model]
@@ -36,7 +36,7 @@ def ask(**fields: Any) -> Generation:
     return make_generation(**{"model": "tiny", "prompt": "a red square", **small, **fields})
 
 
-def quiet(step: int, total: int) -> None:
+def quiet(step: int, total: int, preview: Preview) -> None:
     """Watch nothing."""
 
 
@@ -221,7 +221,7 @@ def test_inpainting_with_latents_that_it_cannot_blend_is_refused(
 
 def test_each_step_is_told_and_counted(engine: DiffusersEngine) -> None:
     steps: list[tuple[int, int]] = []
-    engine.generate([GenerationTask(ask(num_inference_steps=5))], lambda *s: steps.append(s))
+    engine.generate([GenerationTask(ask(num_inference_steps=5))], lambda *s: steps.append(s[:2]))
     assert steps == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
 
 
@@ -230,14 +230,15 @@ def test_a_partial_image_to_image_run_tells_its_own_number_of_steps(
 ) -> None:
     steps: list[tuple[int, int]] = []
     asked = ask(image=GIVEN, strength=0.5, num_inference_steps=10)
-    engine.generate([GenerationTask(asked, image=png((1, 2, 3)))], lambda *step: steps.append(step))
+    task = GenerationTask(asked, image=png((1, 2, 3)))
+    engine.generate([task], lambda *step: steps.append(step[:2]))
     assert steps[-1] == (5, 5)
 
 
 def test_stopping_in_a_step_leaves_the_pipeline_as_it_was(engine: DiffusersEngine) -> None:
     ((before,),) = run(engine, ask(scheduler="DPMSolverMultistepScheduler"))
 
-    def stop(step: int, total: int) -> None:
+    def stop(step: int, total: int, preview: Preview) -> None:
         if step == 2:
             raise GenerationStopped
 
@@ -292,7 +293,7 @@ def test_a_cpu_runs_in_float32_whatever_the_catalog_says(
 def test_too_little_memory_is_told_apart_and_the_engine_goes_on(
     engine: DiffusersEngine, error: Exception
 ) -> None:
-    def exhaust(step: int, total: int) -> None:
+    def exhaust(step: int, total: int, preview: Preview) -> None:
         raise error
 
     with pytest.raises(OutOfMemory, match="1 pictures"):
@@ -302,7 +303,7 @@ def test_too_little_memory_is_told_apart_and_the_engine_goes_on(
 
 @pytest.mark.parametrize("words", ["device-side assert triggered", "unspecified launch failure"])
 def test_a_gpu_that_failed_for_good_is_told_apart(engine: DiffusersEngine, words: str) -> None:
-    def crash(step: int, total: int) -> None:
+    def crash(step: int, total: int, preview: Preview) -> None:
         raise torch.AcceleratorError(f"CUDA error: {words}\nCompile with TORCH_USE_CUDA_DSA")
 
     with pytest.raises(DeviceLost, match=f"the GPU failed: {words}$"):
@@ -310,7 +311,7 @@ def test_a_gpu_that_failed_for_good_is_told_apart(engine: DiffusersEngine, words
 
 
 def test_an_error_of_one_call_on_the_gpu_is_the_pipelines_own(engine: DiffusersEngine) -> None:
-    def refuse(step: int, total: int) -> None:
+    def refuse(step: int, total: int, preview: Preview) -> None:
         raise torch.AcceleratorError("CUDA error: invalid configuration argument")
 
     with pytest.raises(torch.AcceleratorError):
@@ -369,5 +370,5 @@ def test_a_gpu_makes_the_same_picture_from_a_seed_as_in_a_batch(
     ((alone,),) = run(engine, ask(seed=4))
     ((_, second),) = run(engine, ask(seed=3, num_images=2))
     assert farthest(alone, second) <= 1
-    engine.unload()
+    engine.unload(tiny_model.name)
     assert engine.memory().used_bytes < 100 * 2**20

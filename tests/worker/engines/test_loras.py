@@ -11,7 +11,7 @@ from darkroom.catalog import LoraSource, Model
 from darkroom.errors import ModelUnavailable
 from tests.worker.engines.test_diffusers_engine import GIVEN, ask, farthest, pixels, png, run
 from tests.worker.engines.tiny import save_tiny_lora
-from worker.engines.base import GenerationStopped, GenerationTask
+from worker.engines.base import GenerationStopped, GenerationTask, Preview
 from worker.engines.diffusers import DiffusersEngine
 
 ModelWith = Callable[..., Model]
@@ -77,7 +77,7 @@ def test_a_job_without_it_afterwards_gets_the_untouched_pixels(engine: Diffusers
 def test_it_is_gone_too_when_its_job_was_stopped(engine: DiffusersEngine) -> None:
     before = draw(engine)
 
-    def stop(step: int, total: int) -> None:
+    def stop(step: int, total: int, preview: Preview) -> None:
         raise GenerationStopped
 
     with pytest.raises(GenerationStopped):
