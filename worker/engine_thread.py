@@ -31,6 +31,13 @@ class EngineThread:
         self._engine = engine
         self._loaded: Model | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._last_sign: float | None = None  # of the call that runs now; monotonic
+
+    @property
+    def silent_seconds(self) -> float:
+        """Seconds since the running call began or last finished a step; 0 while none runs."""
+        last = self._last_sign
+        return 0.0 if last is None else time.monotonic() - last
 
     async def load(self, model: Model, folder: Path, stop: StopSignal, spent: Spent) -> None:
         """Make ``model`` the loaded one.
@@ -61,7 +68,14 @@ class EngineThread:
         self._thread.shutdown(wait=False)
 
     def _submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, call)
+        return asyncio.get_running_loop().run_in_executor(self._thread, self._signed, call)
+
+    def _signed(self, call: Callable[[], T]) -> T:
+        self._last_sign = time.monotonic()
+        try:
+            return call()
+        finally:
+            self._last_sign = None
 
     def _load(self, model: Model, folder: Path, spent: Spent) -> None:
         if self._loaded == model:
@@ -79,8 +93,12 @@ class EngineThread:
     def _generate(
         self, batch: Sequence[GenerationTask], on_step: OnStep, spent: Spent
     ) -> list[list[Image]]:
+        def step_done(step: int, total: int) -> None:
+            self._last_sign = time.monotonic()
+            on_step(step, total)
+
         started = time.perf_counter()
         try:
-            return self._engine.generate(batch, on_step)
+            return self._engine.generate(batch, step_done)
         finally:
             spent.gpu_seconds += time.perf_counter() - started
