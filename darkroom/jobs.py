@@ -163,6 +163,10 @@ class Job(BaseModel):
         """Return the fields that every log line about this job carries."""
         return {"job_id": self.id, "tenant": self.tenant, "attempt": self.attempts}
 
+    def lasted_seconds(self) -> float:
+        """Return the time from admission to the end, or to the last change of one that goes on."""
+        return ((self.finished_at or self.updated_at) - self.created_at).total_seconds()
+
 
 def tenant_key(tenant: str) -> str:
     """Return 8 hex digits that stand for a tenant: the start of its SHA-256. Not a secret."""

@@ -211,8 +211,9 @@ class Failures:
 
     def _count_end(self, job: Job) -> None:
         code = job.error.code if job.error else ""
-        labels = (job.generation.model, self.pool.name, job.status, code)
-        self.metrics.jobs_finished.labels(*labels).inc()
+        labels = (job.generation.model, self.pool.name, job.status)
+        self.metrics.jobs_finished.labels(*labels, code).inc()
+        self.metrics.job_seconds.labels(*labels).observe(job.lasted_seconds())
         log.info("job_ended", status=job.status, code=code, **job.log_context())
 
 

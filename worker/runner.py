@@ -207,6 +207,7 @@ class Runner:
     def _count(self, job: Job) -> None:
         metrics, labels = self._place.metrics, (job.generation.model, self._place.pool.name)
         metrics.jobs_finished.labels(*labels, job.status, "").inc()
+        metrics.job_seconds.labels(*labels, job.status).observe(job.lasted_seconds())
         metrics.queue_seconds.labels(*labels).observe(job.usage.queue_seconds)
         metrics.gpu_seconds.labels(*labels).observe(job.usage.gpu_seconds)
         metrics.store_seconds.labels(*labels).observe(job.usage.store_seconds)

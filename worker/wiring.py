@@ -73,6 +73,8 @@ def build_worker(
 ) -> Worker:
     """Return a worker of ``pool`` on ``backends``."""
     clock = SystemClock()
+    metrics.price_usd_per_hour.labels(pool.name).set(pool.price_per_hour_usd)
+    metrics.jobs_in_flight.labels(pool.name).set(0)  # an idle worker is counted too
     failures = Failures(
         jobs=backends.jobs,
         clock=clock,

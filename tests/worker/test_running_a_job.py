@@ -57,5 +57,9 @@ async def test_metrics_count_the_finished_job(site: Site) -> None:
     labels = {"model": "demo", "pool": "short", "status": "Succeeded", "code": ""}
     counted = site.metrics.registry.get_sample_value("darkroom_jobs_finished_total", labels)
     assert counted == 1.0
+    ended = {"model": "demo", "pool": "short", "status": "Succeeded"}
+    job = await site.jobs.get(job_id)
+    lasted = site.metrics.registry.get_sample_value("darkroom_job_seconds_sum", ended)
+    assert lasted == job.lasted_seconds() > job.usage.queue_seconds
     in_flight = site.metrics.registry.get_sample_value("darkroom_jobs_in_flight", {"pool": "short"})
     assert in_flight == 0.0
