@@ -6,9 +6,9 @@ Plain ASGI, so that streams pass through untouched.
 import re
 import time
 import traceback
-import uuid
 from typing import Any
 
+import uuid_utils
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,7 +39,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = uuid.uuid4().hex
+        request_id = uuid_utils.uuid4().hex
         known: dict[str, Any] = scope.setdefault("state", {})  # the routes' request.state
         began = time.perf_counter()
         status = 0

@@ -50,7 +50,7 @@ def resolve(request: GenerationRequest, catalog: Catalog, picture: Sides | None)
         num_inference_steps=_given(request.num_inference_steps, defaults.num_inference_steps),
         guidance_scale=_given(request.guidance_scale, defaults.guidance_scale),
         num_images=request.num_images,
-        seed=_given(request.seed, secrets.randbelow(MAX_SEED + 1)),
+        seed=secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed,
         scheduler=request.scheduler or model.scheduler,
         strength=_strength(request, kind),
         loras=request.loras,

@@ -5,9 +5,10 @@ Durability
     last commits before a power cut may be gone (never torn). Several processes may share a file.
 Group commit
     A transaction costs more than what it holds. While the thread commits one batch, the calls that
-    arrive wait in line; the thread then runs all of them in one transaction, each write in a
-    savepoint, so that one call's refusal does not undo its neighbours. Nobody gets an answer
-    before the commit.
+    arrive wait in line; the thread then runs all of them in one transaction. Nobody gets an answer
+    before the commit. When a call refuses (raises), the transaction is undone and the batch run
+    again with each write in a savepoint, so that the refusal does not undo its neighbours:
+    refusals are rare, and savepoints cost as much as the writes.
 """
 
 import asyncio
@@ -66,7 +67,8 @@ class Database:
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work`` in the database's thread; return what it returns once that is committed.
 
-        What ``work`` wrote is undone when it raises.
+        What ``work`` wrote is undone when it raises. It may be run twice, so it must have no effect
+        but on the database.
         """
         return await self._call(work, writes=True)
 
@@ -107,9 +109,14 @@ class Database:
 
     def _transact(self, calls: list[_Call]) -> list[_Outcome]:
         connection = self._connect()
-        connection.execute("BEGIN IMMEDIATE" if any(call.writes for call in calls) else "BEGIN")
+        begin = "BEGIN IMMEDIATE" if any(call.writes for call in calls) else "BEGIN"
         try:
-            outcomes = [_run(connection, call) for call in calls]
+            connection.execute(begin)
+            outcomes = _run_all(connection, calls)
+            if outcomes is None:
+                connection.execute("ROLLBACK")
+                connection.execute(begin)
+                outcomes = [_run(connection, call) for call in calls]
             connection.execute("COMMIT")
         except BaseException:  # whatever ends the batch, nothing of it may stay
             if connection.in_transaction:
@@ -147,6 +154,16 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _run_all(connection: sqlite3.Connection, calls: list[_Call]) -> list[_Outcome] | None:
+    """Run all calls; None when one refused, whose writes are then still in the transaction."""
+    try:
+        return [(call, call.work(connection), None) for call in calls]
+    except (sqlite3.Error, OSError):
+        raise
+    except Exception:  # noqa: BLE001 - run again by `_run`, which hands it to its caller
+        return None
 
 
 def _run(connection: sqlite3.Connection, call: _Call) -> _Outcome:
