@@ -14,7 +14,13 @@ from PIL.Image import Image
 
 from darkroom.catalog import Model
 from worker.claims import Spent
-from worker.engines.base import Engine, EngineDescription, GenerationTask, OnStep
+from worker.engines.base import (
+    Engine,
+    EngineDescription,
+    GenerationTask,
+    OnStep,
+    Preview,
+)
 from worker.stopping import StopSignal
 
 T = TypeVar("T")
@@ -93,9 +99,9 @@ class EngineThread:
     def _generate(
         self, batch: Sequence[GenerationTask], on_step: OnStep, spent: Spent
     ) -> list[list[Image]]:
-        def step_done(step: int, total: int) -> None:
+        def step_done(step: int, total: int, preview: Preview) -> None:
             self._last_sign = time.monotonic()
-            on_step(step, total)
+            on_step(step, total, preview)
 
         started = time.perf_counter()
         try:
