@@ -140,13 +140,17 @@ class Pool(_Entry):
 
 
 class Catalog(_Entry):
-    """All models and pools. ``folder`` is where relative sources start."""
+    """All models and pools.
+
+    ``folder`` is where relative sources start, ``models_dir`` where pulled models lie.
+    """
 
     version: Literal[1] = 1
     default_model: ModelName
     models: tuple[Model, ...] = Field(min_length=1)
     pools: tuple[Pool, ...] = Field(min_length=1)
     folder: Path = Field(Path(), exclude=True)
+    models_dir: Path | None = Field(None, exclude=True)
 
     def model(self, name: str) -> Model:
         """Return the model of that name. Raises `UnknownModel`."""
@@ -193,11 +197,15 @@ class Catalog(_Entry):
         return self
 
 
-def load_catalog(path: Path) -> Catalog:
-    """Read and check a catalog file. Raises `SettingsError` that names the entry at fault."""
+def load_catalog(path: Path, models_dir: Path | None = None) -> Catalog:
+    """Read and check a catalog file; ``models_dir`` is where models were pulled to, if anywhere.
+
+    Raises `SettingsError` that names the entry at fault.
+    """
     try:
         data = yaml.safe_load(path.read_text())
-        return Catalog.model_validate({**data, "folder": path.resolve().parent})
+        ours = {"folder": path.resolve().parent, "models_dir": models_dir}
+        return Catalog.model_validate({**data, **ours})
     except OSError as error:
         raise SettingsError(
             f"catalog {path}: {error.strerror}", target="DARKROOM_CATALOG"

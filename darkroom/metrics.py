@@ -65,6 +65,12 @@ class WorkerMetrics:
         self.jobs_in_flight = Gauge(
             "darkroom_jobs_in_flight", "Jobs held by this worker.", ["pool"], registry=registry
         )
+        self.worker_info = Gauge(
+            "darkroom_worker_info",
+            "1: what this worker runs on; gpu is the UUID of its GPU or MIG slice, where known.",
+            ["pool", "device", "gpu", "version"],
+            registry=registry,
+        )
         self.price_usd_per_hour = Gauge(
             "darkroom_worker_price_usd_per_hour",
             "Price of this worker's device; summed over a pool, what the pool costs now.",

@@ -4,15 +4,61 @@ Every variable is described in docs/configuration.md; a test holds the two toget
 """
 
 import os
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from darkroom.catalog import Pool
+from darkroom.catalog import Catalog, Pool
 from darkroom.errors import SettingsError
 
 STORING_SECONDS = 30.0
+LEAST_STUCK_SECONDS = 600.0
+GIB = 2**30
+
+
+class ModelsSettings(BaseSettings):
+    """Where pulled models lie, and where they come from. Variables start with ``DARKROOM_``."""
+
+    model_config = SettingsConfigDict(env_prefix="DARKROOM_", frozen=True, extra="ignore")
+
+    models_dir: Path | None = Field(
+        None,
+        description="Folder that `darkroom models pull` fills and workers read; it may be mounted"
+        " read-only for workers.",
+    )
+    models_from: str = Field(
+        "hub",
+        pattern=r"^(hub|azblob://[^/]+/[^/]+)$",
+        description="Where `darkroom models pull` gets models: `hub` (Hugging Face, or the mirror"
+        " that `HF_ENDPOINT` names) or `azblob://ACCOUNT/CONTAINER`.",
+    )
+
+
+class DeviceSettings(BaseSettings):
+    """The GPUs that this process may see, as CUDA and the container runtime are told."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    cuda: str | None = Field(
+        None,
+        validation_alias="CUDA_VISIBLE_DEVICES",
+        description="GPUs that CUDA shows: indices or UUIDs, of MIG slices too; empty: none.",
+    )
+    nvidia: str | None = Field(
+        None,
+        validation_alias="NVIDIA_VISIBLE_DEVICES",
+        description="GPUs that the container was given; read where `nvidia-smi` is not there.",
+    )
+
+    @property
+    def single(self) -> str:
+        """The UUID of the one device of this process; empty where that is not said."""
+        for told in (self.cuda, self.nvidia):
+            if told is not None:
+                return told if told.startswith(("GPU-", "MIG-")) and "," not in told else ""
+        return ""
 
 
 class WorkerSettings(BaseSettings):
@@ -30,8 +76,38 @@ class WorkerSettings(BaseSettings):
         pattern=r"^(auto|cpu|cuda|cuda:\d+)$",
         description="Where pipelines run: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if any.",
     )
+    devices: str = Field(
+        "",
+        pattern=r"^(all|[1-9]\d?)?$",
+        description="Start a worker process on each GPU or MIG slice that is visible (`all`), or"
+        " on the first N; empty: this process is the only one.",
+    )
     torch_threads: int = Field(
         0, ge=0, le=256, description="CPU threads of torch; 0 leaves torch its own choice."
+    )
+    warm_models: str = Field(
+        "default",
+        description="Models that are loaded before the worker says it is ready, separated by"
+        " commas: names, `default` (the catalog's default model, or else the pool's first), or"
+        " `all` of the pool's; empty loads none.",
+    )
+    warm_steps: int = Field(
+        0,
+        ge=0,
+        le=50,
+        description="Steps of one picture, thrown away, that each warm model then makes, so that"
+        " kernels are compiled before the first job; 0 makes none.",
+    )
+    device_memory_gib: float = Field(
+        0.0,
+        ge=0,
+        description="GiB of the device that models may fill; 0: three quarters of it. The rest is"
+        " for the pictures in the making.",
+    )
+    host_memory_gib: float = Field(
+        0.0,
+        ge=0,
+        description="GiB of host memory for models that wait off the device; 0: half of it.",
     )
     grace_seconds: float | None = Field(
         None,
@@ -64,9 +140,23 @@ class WorkerSettings(BaseSettings):
     retry_cap_seconds: float = Field(
         120.0, ge=0, le=3600, description="Longest back-off between two deliveries of a job."
     )
-    metrics_host: str = Field("127.0.0.1", description="Address that serves Prometheus metrics.")
+    metrics_host: str = Field(
+        "127.0.0.1", description="Address that serves `/metrics`, `/livez` and `/readyz`."
+    )
     metrics_port: int = Field(
-        0, ge=0, le=65535, description="Port that serves Prometheus metrics; 0 serves none."
+        0,
+        ge=0,
+        le=65535,
+        description="Port of the same; 0 serves none. With several devices each worker has a port"
+        " of its own, from this one on.",
+    )
+    stuck_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=86400,
+        description="How long the engine may show no sign of life (a step, a load, a picture)"
+        " before `/livez` fails; 0: the pool's max_gpu_seconds and its longest load together, at"
+        " least 10 minutes.",
     )
     scheduled_events_url: str = Field(
         "",
@@ -95,6 +185,23 @@ class WorkerSettings(BaseSettings):
                 target=name,
             )
         return self.grace_seconds
+
+    def stuck_after(self, pool: Pool, catalog: Catalog) -> float:
+        """Return for how many seconds the engine may be silent before it counts as stuck."""
+        if self.stuck_seconds:
+            return self.stuck_seconds
+        longest_load = max(catalog.model(name).load_seconds for name in pool.models)
+        return max(LEAST_STUCK_SECONDS, pool.max_gpu_seconds + longest_load)
+
+    @property
+    def device_bytes(self) -> int:
+        """What models may take of the device; 0: the engine's own share."""
+        return int(self.device_memory_gib * GIB)
+
+    @property
+    def host_bytes(self) -> int:
+        """What models may take of host memory; 0: the engine's own share."""
+        return int(self.host_memory_gib * GIB)
 
 
 def restrain_libraries() -> None:

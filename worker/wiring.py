@@ -4,12 +4,14 @@ import asyncio
 import signal
 from functools import partial
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
+from darkroom import __version__
 from darkroom import settings as shared_settings
-from darkroom.catalog import Catalog, Pool, load_catalog
+from darkroom.catalog import Catalog, Model, Pool, load_catalog
 from darkroom.clock import SystemClock
-from darkroom.errors import DeviceLost, MissingExtra
+from darkroom.errors import DeviceLost, JobNotFound, MissingExtra, StoreUnavailable
+from darkroom.jobs import new_job_id
 from darkroom.log import configure, get_logger
 from darkroom.metrics import WorkerMetrics
 from darkroom.settings import DarkroomSettings
@@ -20,10 +22,12 @@ from worker.drain import Drain
 from worker.engine_thread import EngineThread
 from worker.engines.base import Engine
 from worker.failures import Failures
+from worker.health import Health, served
 from worker.loop import LoopPace, Worker
-from worker.models import locate_lora
+from worker.models import locate, locate_lora, read_ahead
 from worker.runner import Runner, Workplace
-from worker.settings import WorkerSettings, restrain_libraries
+from worker.settings import DeviceSettings, ModelsSettings, WorkerSettings, restrain_libraries
+from worker.warming import models_to_warm, warm_up
 from worker.watch import WatchPace
 
 log = get_logger()
@@ -38,11 +42,12 @@ def serve() -> int:
     shared = shared_settings.load(DarkroomSettings)
     mine = shared_settings.load(WorkerSettings)
     configure(shared.log_level, shared.log_format, "worker")
-    catalog = load_catalog(shared.catalog)
+    restrain_libraries()
+    catalog = load_catalog(shared.catalog, shared_settings.load(ModelsSettings).models_dir)
     pool = catalog.pool(mine.pool) if mine.pool else catalog.pools[0]
     mine.grace_for(pool)  # refused before minutes of loading
-    engine = open_engine(mine, catalog)
-    return asyncio.run(_serve(shared, mine, catalog, pool, engine))
+    warm = models_to_warm(mine.warm_models, catalog, pool)  # likewise
+    return asyncio.run(_serve(shared, mine, catalog, pool, warm))
 
 
 def open_engine(settings: WorkerSettings, catalog: Catalog) -> Engine:
@@ -51,7 +56,6 @@ def open_engine(settings: WorkerSettings, catalog: Catalog) -> Engine:
         from worker.engines.fake import FakeEngine
 
         return FakeEngine(step_seconds=settings.fake_step_seconds)
-    restrain_libraries()
     try:
         from worker.engines.diffusers import DiffusersEngine
     except ImportError as error:
@@ -106,30 +110,80 @@ def build_worker(
 
 
 async def _serve(
-    shared: DarkroomSettings, mine: WorkerSettings, catalog: Catalog, pool: Pool, engine: Engine
+    shared: DarkroomSettings,
+    mine: WorkerSettings,
+    catalog: Catalog,
+    pool: Pool,
+    warm: tuple[Model, ...],
 ) -> int:
     drain = Drain(mine.grace_for(pool))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, drain.begin, number.name)
     metrics = WorkerMetrics(CollectorRegistry())
-    if mine.metrics_port:
-        start_http_server(mine.metrics_port, addr=mine.metrics_host, registry=metrics.registry)
-    thread = EngineThread(engine)
-    backends = open_backends(shared, catalog)
-    try:
-        worker = build_worker(shared, mine, catalog, pool, backends, thread, drain, metrics)
-        log.info("ready", pool=pool.name, device=thread.description.device)
-        async with beside(_notices(mine.scheduled_events_url, drain), "scheduled-events"):
-            await worker.run()
-    except DeviceLost as error:
-        log.error("device_lost", message=error.message)
-        return 1
-    finally:
-        await backends.close()
-        thread.close()
+    health = Health(drain.begun.is_set)
+    with served(health, metrics.registry, mine.metrics_host, mine.metrics_port):
+        async with beside(health.keep_beating(), "heartbeat"):
+            try:
+                await _work(shared, mine, catalog, pool, warm, drain, metrics, health)
+            except DeviceLost as error:
+                log.error("device_lost", message=error.message)
+                return 1
     log.info("drained", pool=pool.name)
     return 0
+
+
+async def _work(
+    shared: DarkroomSettings,
+    mine: WorkerSettings,
+    catalog: Catalog,
+    pool: Pool,
+    warm: tuple[Model, ...],
+    drain: Drain,
+    metrics: WorkerMetrics,
+    health: Health,
+) -> None:
+    """Get ready, then work until the drain. What can go on at the same time does."""
+    opening = asyncio.create_task(asyncio.to_thread(_open_ahead, mine, catalog, warm))
+    backends = open_backends(shared, catalog)
+    thread: EngineThread | None = None
+    try:
+        _, engine = await asyncio.gather(_greet(backends, shared.region), opening)
+        thread = EngineThread(engine)
+        health.watch_engine(lambda: thread.silent_seconds, mine.stuck_after(pool, catalog))
+        device = thread.description.device
+        metrics.worker_info.labels(
+            pool.name, device, shared_settings.load(DeviceSettings).single, __version__
+        ).set(1)
+        if not await warm_up(warm, catalog, thread, drain, mine.warm_steps):
+            return
+        worker = build_worker(shared, mine, catalog, pool, backends, thread, drain, metrics)
+        health.warm()
+        log.info("ready", pool=pool.name, device=device)
+        async with beside(_notices(mine.scheduled_events_url, drain), "scheduled-events"):
+            await worker.run()
+    finally:
+        await backends.close()
+        if thread is not None:
+            thread.close()
+
+
+def _open_ahead(mine: WorkerSettings, catalog: Catalog, warm: tuple[Model, ...]) -> Engine:
+    """Import and open the engine while the disk already reads the weights of ``warm``."""
+    if mine.engine != "fake":
+        for model in warm:
+            read_ahead(locate(model, catalog))
+    return open_engine(mine, catalog)
+
+
+async def _greet(backends: Backends, region: str) -> None:
+    """Have the connection made that the first claim would wait for; asks for a job that is none."""
+    try:
+        await backends.jobs.get(new_job_id(region, "warm-up"))
+    except JobNotFound:
+        return
+    except StoreUnavailable as error:  # it may be back before the first message comes
+        log.warning("jobs_unavailable", message=error.message)
 
 
 async def _notices(url: str, drain: Drain) -> None:
