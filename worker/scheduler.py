@@ -96,13 +96,16 @@ class Decision:
     give_back: tuple[str, ...] = ()
 
 
-def window_size(active: int, replicas_max: int, capacity: int, most: int) -> int:
+def window_size(active: int, replicas_max: int, capacity: int, most: int, running: int = 1) -> int:
     """How many messages a worker holds beyond its running batch: at most its share of the backlog.
 
-    ``active`` counts the waiting and the leased messages of the pool. ``most`` is not below
-    ``capacity``, or a full batch could never be held.
+    ``active`` counts the waiting and the leased messages of the pool, ``running`` the jobs of the
+    batch, which are part of the share. So no worker is free while another holds what it could
+    start: with s = active // replicas, replicas - 1 workers that hold at most s each would hold
+    less than ``active``, and the rest waits in the queue. ``most`` counts as ``capacity`` at least.
     """
-    return min(max(most, capacity), max(0, active) // max(1, replicas_max))
+    share = max(0, active) // max(1, replicas_max) - running
+    return max(0, min(max(most, capacity), share))
 
 
 def bound_seconds(window: Sequence[Candidate], state: WorkerState, rules: Rules) -> float:
@@ -271,7 +274,7 @@ def _surplus(
     if not state.line_empty:
         return ()
     active = max(state.active, len(line))
-    share = window_size(active, state.replicas, state.capacity, rules.most)
+    share = window_size(active, state.replicas, state.capacity, rules.most, len(running))
     waiting = [p for p in range(len(line)) if p not in running]
     extra = max(0, len(waiting) - share)
     free = [line[p].job_id for p in reversed(waiting) if line[p].overtaken_seconds == 0]
