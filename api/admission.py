@@ -95,7 +95,12 @@ class Admission:
         webhook = self._webhooks.webhook_of(tenant, request)
         resolved = await _prepare(request, self._catalog)
         job = self._new_job(tenant, resolved.generation, request.deadline_seconds).model_copy(
-            update={"tags": request.tags, "traceparent": traceparent, "webhook": webhook}
+            update={
+                "tags": request.tags,
+                "traceparent": traceparent,
+                "webhook": webhook,
+                "partial_images": request.partial_images,
+            }
         )
         pictures = {name: picture.png for name, picture in resolved.pictures.items()}
         key = idempotency_key
@@ -114,7 +119,12 @@ class Admission:
         check_resubmittable(old)
         seconds = (old.deadline_at - old.created_at).total_seconds() if old.deadline_at else None
         job = self._new_job(old.tenant, old.generation, seconds).model_copy(
-            update={"tags": old.tags, "traceparent": traceparent, "resubmitted_from": old.id}
+            update={
+                "tags": old.tags,
+                "traceparent": traceparent,
+                "resubmitted_from": old.id,
+                "partial_images": old.partial_images,
+            }
         )
         if old.webhook is not None:
             waiting = old.webhook.in_state(WebhookState.WAITING)

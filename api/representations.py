@@ -30,6 +30,20 @@ class ImageBody(_Body):
     seed: int = Field(description="The seed that gives this picture alone.")
 
 
+class PreviewBody(_Body):
+    """What the first picture looked like a moment ago: small, and replaced by the next."""
+
+    url: str = Field(description="Where the PNG is, until the job ends.")
+    step: int = Field(ge=0, description="The denoising step that it shows.")
+
+    @classmethod
+    def of(cls, job: Job, base_url: str) -> "PreviewBody | None":
+        """Return the preview of a running job that has one."""
+        if job.preview_step is None or job.status is not JobState.RUNNING:
+            return None
+        return cls(url=f"{base_url}/v1/jobs/{job.id}/preview", step=job.preview_step)
+
+
 class QueueBody(_Body):
     """Where a waiting job stands in its pool's line. Estimates, at most a second old."""
 
@@ -69,6 +83,9 @@ class JobBody(_Body):
     pool: str
     cancel_requested: bool
     input: Generation = Field(description="What is run: every default filled in, with the seed.")
+    preview: PreviewBody | None = Field(
+        description="The newest of `partial_images`, while the job runs."
+    )
     images: list[ImageBody]
     error: JobError | None = Field(description="Why it failed.")
     usage: Usage
@@ -147,6 +164,7 @@ def job_body(job: Job, base_url: str, place: Place | None = None) -> JobBody:
         pool=job.pool,
         cancel_requested=job.cancel_requested,
         input=job.generation,
+        preview=PreviewBody.of(job, base_url),
         images=images,
         error=job.error,
         usage=job.usage,

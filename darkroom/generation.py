@@ -28,6 +28,7 @@ MAX_LORA_WEIGHT = 2.0
 MAX_TAGS = 16
 MAX_TAG_CHARACTERS = 128
 MAX_DEADLINE_SECONDS = 86_400
+MAX_PARTIAL_IMAGES = 3  # as in the OpenAI images API
 MAX_IMAGE_BASE64_CHARACTERS = 14_000_000  # 10 MiB of picture
 MAX_INPUT_PIXELS = 4_194_304  # a decoded upload: 2048 x 2048
 
@@ -64,6 +65,7 @@ Guidance = Annotated[float, Field(strict=True, ge=0.0, le=MAX_GUIDANCE, allow_in
 ImageCount = Annotated[int, Field(strict=True, ge=1, le=MAX_IMAGES)]
 Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
 Strength = Annotated[float, Field(strict=True, gt=0.0, le=1.0, allow_inf_nan=False)]
+PartialImages = Annotated[int, Field(strict=True, ge=0, le=MAX_PARTIAL_IMAGES)]
 LoraWeight = Annotated[
     float, Field(strict=True, ge=-MAX_LORA_WEIGHT, le=MAX_LORA_WEIGHT, allow_inf_nan=False)
 ]
@@ -108,6 +110,9 @@ class GenerationRequest(BaseModel):
     mask_image: ImageBase64 | None = Field(None, description="Base64 mask: white is repainted.")
     strength: Strength | None = Field(None, description="How far to leave `image`; over 0 to 1.")
     loras: Loras = Field((), description="Up to 4 adapters.")
+    partial_images: PartialImages = Field(
+        0, description="How many previews to make of the first picture while it runs, 0 to 3."
+    )
     deadline_seconds: DeadlineSeconds | None = Field(
         None, description="Fail rather than finish later than this many seconds from now."
     )

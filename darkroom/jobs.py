@@ -124,7 +124,8 @@ class Job(BaseModel):
     first. ``sent_at`` is set once the queue has confirmed the message; the sweeper re-sends jobs
     without it. ``claim_expires_at`` is when the present attempt, if it is not heard of again, may
     be taken over. ``erased_at`` is when prompt and pictures were taken out of an ended job.
-    ``webhook`` is whom to tell of the end.
+    ``webhook`` is whom to tell of the end. ``partial_images`` is how many previews were asked for,
+    and ``preview_step`` the denoising step that the present attempt's last one shows.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
@@ -140,6 +141,8 @@ class Job(BaseModel):
     attempts: int = 0
     claim_expires_at: datetime | None = None
     cancel_requested: bool = False
+    partial_images: int = 0
+    preview_step: int | None = None
     images: tuple[JobImage, ...] = ()
     error: JobError | None = None
     usage: Usage = Usage()
@@ -240,6 +243,7 @@ def claim(job: Job, now: datetime, claim_seconds: float) -> Job:
         phase=Phase.LOADING,
         progress=0.0,
         step=0,
+        preview_step=None,
         attempts=job.attempts + 1,
         claim_expires_at=now + timedelta(seconds=claim_seconds),
         sent_at=job.sent_at or now,  # what was delivered was sent
@@ -260,9 +264,19 @@ def is_claimed(job: Job, now: datetime) -> bool:
 
 
 def report(
-    job: Job, attempt: int, now: datetime, *, phase: Phase, step: int, claim_seconds: float
+    job: Job,
+    attempt: int,
+    now: datetime,
+    *,
+    phase: Phase,
+    step: int,
+    claim_seconds: float,
+    preview_step: int | None = None,
 ) -> Job:
-    """Note how far an attempt is: ``step`` denoising steps done of the generation's count."""
+    """Note how far an attempt is: ``step`` denoising steps done of the generation's count.
+
+    ``preview_step`` is the step that a newly stored preview shows; None when there is no new one.
+    """
     check_attempt(job, attempt)
     share = min(1.0, step / max(1, job.generation.num_inference_steps))
     return _move(
@@ -271,6 +285,7 @@ def report(
         now,
         phase=phase,
         step=max(step, job.step),
+        preview_step=job.preview_step if preview_step is None else preview_step,
         progress=round(max(job.progress, 0.99 * share), 4),  # 1 is said with the pictures stored
         claim_expires_at=now + timedelta(seconds=claim_seconds),
     )
@@ -286,6 +301,7 @@ def release(job: Job, attempt: int, now: datetime) -> Job:
         phase=Phase.QUEUED,
         progress=0.0,
         step=0,
+        preview_step=None,
         claim_expires_at=None,
         queued_at=now,
     )

@@ -23,7 +23,7 @@ _HEADERS = {
 _EVENT = {  # of one event, as OpenAPI 3.2 reads it
     "type": "object",
     "properties": {
-        "event": {"enum": ["status", "progress", "done"]},
+        "event": {"enum": ["status", "progress", "preview", "done"]},
         "id": {"type": "string", "description": "The record's version."},
         "data": {
             "type": "string",
@@ -41,7 +41,7 @@ _EVENT = {  # of one event, as OpenAPI 3.2 reads it
     summary="Follow a job as Server-Sent Events",
     responses={
         200: {
-            "description": "Events `status`, `progress` and, last, `done`; the data is the job.",
+            "description": "Events `status`, `progress`, `preview` and, last, `done`; each with the job.",
             "content": {"text/event-stream": {"schema": _EVENT}},
         },
         204: {"description": "The job has ended and `Last-Event-ID` was its last event."},
@@ -86,6 +86,8 @@ def _event(job: Job, before: Job | None, shown: str) -> str:
         kind = "done"
     elif before is None or job is before or _standing(job) != _standing(before):
         kind = "status"
+    elif job.preview_step != before.preview_step:
+        kind = "preview"
     else:
         kind = "progress"
     return f"event: {kind}\nid: {job.version}\ndata: {shown}\n\n"

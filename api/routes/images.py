@@ -1,4 +1,4 @@
-"""The finished pictures."""
+"""The finished pictures, and the preview of one that is being made."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -11,9 +11,14 @@ from api.errors import JobNotFinished
 from api.headers import etag, matches
 from darkroom.errors import ImageNotFound
 from darkroom.generation import MAX_IMAGES
-from darkroom.imagestores.base import output_name
+from darkroom.imagestores.base import PREVIEW, output_name
+from darkroom.jobs import JobState
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+_PNG = {
+    "description": "The PNG file.",
+    "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+}
 _FOREVER = "private, max-age=31536000, immutable"  # a finished job's pictures never change
 
 
@@ -22,10 +27,7 @@ _FOREVER = "private, max-age=31536000, immutable"  # a finished job's pictures n
     response_class=Response,
     summary="Get a picture",
     responses={
-        200: {
-            "description": "The PNG file.",
-            "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
-        },
+        200: _PNG,
         304: NOT_MODIFIED,
         307: {"description": "A short-lived link to the file in the image store."},
         **refusals(400, 404, 409, 503),
@@ -63,3 +65,18 @@ async def get_image(
     png = await state.images.get(job.id, name)
     headers["content-disposition"] = f'inline; filename="{job.id}-{index}.png"'
     return Response(png, media_type="image/png", headers=headers)
+
+
+@router.get(
+    "/{job_id}/preview",
+    response_class=Response,
+    summary="Get the newest preview of a running job",
+    responses={200: _PNG, **refusals(404, 503)},
+)
+async def get_preview(job_id: JobId, caller: Reader, state: State) -> Response:
+    """Answer with the bytes: small, and gone as soon as the job ends."""
+    job = await own_job(job_id, caller, state)
+    if job.preview_step is None or job.status is not JobState.RUNNING:
+        raise ImageNotFound("the job has no preview now", target="job_id")
+    png = await state.images.get(job.id, PREVIEW)
+    return Response(png, media_type="image/png", headers={"cache-control": "no-store"})

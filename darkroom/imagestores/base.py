@@ -1,8 +1,8 @@
 """The ImageStore port: the finished pictures, and the callers' input pictures.
 
 Names
-    Functions of the job id alone (`output_name`, `INPUT_IMAGE`, `INPUT_MASK`), so that a
-    redelivered job writes the same names again and nothing is ever doubled.
+    Functions of the job id alone (`output_name`, `INPUT_IMAGE`, `INPUT_MASK`, `PREVIEW`), so that
+    a redelivered job writes the same names again and nothing is ever doubled.
 Fence
     ``put`` carries the attempt that made the picture. A lower attempt never replaces what a higher
     one wrote: it gets `StaleAttempt`. The same or a higher attempt replaces it atomically: a reader
@@ -18,6 +18,7 @@ from datetime import timedelta
 
 INPUT_IMAGE = "input-image.png"
 INPUT_MASK = "input-mask.png"
+PREVIEW = "preview.png"
 
 
 def output_name(index: int) -> str:

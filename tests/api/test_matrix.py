@@ -31,6 +31,7 @@ ROLES: dict[str, str | None] = {
     "POST /v1/jobs/{job_id}:replay-webhook": SUBMIT,
     "GET /v1/jobs/{job_id}/events": READ,
     "GET /v1/jobs/{job_id}/images/{index}": READ,
+    "GET /v1/jobs/{job_id}/preview": READ,
     "GET /v1/models": READ,
     "GET /v1/usage": READ,
     "GET /v1/dead-letters": OPERATE,
