@@ -19,11 +19,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from api.auth.base import Authenticator, Caller, Role
 from api.errors import Unauthenticated
+from api.secret_files import read_secret_file
 from darkroom.clock import Clock
 from darkroom.errors import SettingsError
 from darkroom.log import get_logger
@@ -78,23 +78,8 @@ def digest(key: str) -> str:
 
 
 def read_keys(path: Path) -> dict[str, KeyEntry]:
-    """Return the entries of a YAML or JSON file by digest. Raises `SettingsError` naming the fault.
-
-    What stands at the fault is not repeated: somebody may have put a key there.
-    """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise SettingsError(f"{VARIABLE} {path}: {error.strerror}", target=VARIABLE) from error
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise SettingsError(f"{VARIABLE} {path}: not YAML or JSON", target=VARIABLE) from None
-    try:
-        file = KeyFile.model_validate({} if content is None else content)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        said = f"{VARIABLE} {path}: {where}: {first['msg']}"
-        raise SettingsError(said, target=VARIABLE) from None
+    """Return a file's entries by digest. Raises `SettingsError` naming the fault."""
+    file = read_secret_file(path, KeyFile, VARIABLE)
     return {entry.sha256: entry for entry in file.keys}
 
 

@@ -16,9 +16,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from api.secret_files import read_secret_file
 from darkroom.clock import Clock
 from darkroom.errors import SettingsError
 from darkroom.log import get_logger
@@ -69,19 +69,7 @@ def new_secret() -> str:
 
 def read_secrets(path: Path) -> dict[str, tuple[str, ...]]:
     """Return each tenant's secrets. Raises `SettingsError` naming the fault, never a secret."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise SettingsError(f"{VARIABLE} {path}: {error.strerror}", target=VARIABLE) from error
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise SettingsError(f"{VARIABLE} {path}: not YAML or JSON", target=VARIABLE) from None
-    try:
-        file = _File.model_validate({} if content is None else content)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        said = f"{VARIABLE} {path}: {where}: {first['msg']}"
-        raise SettingsError(said, target=VARIABLE) from None
+    file = read_secret_file(path, _File, VARIABLE)
     return {entry.tenant: entry.secrets for entry in file.tenants}
 
 
