@@ -14,8 +14,17 @@ import { sentence, troubleWords } from "./words.js";
 const TEXTS = ["prompt", "negative_prompt"];
 const NUMBERS = ["width", "height", "num_images", "num_inference_steps", "guidance_scale", "seed"];
 const PICTURES = ["image", "mask_image"];
-const FIELDS = [...TEXTS, ...NUMBERS, "model", "scheduler", ...PICTURES, "strength"];
+const FIELDS = [
+  ...TEXTS,
+  ...NUMBERS,
+  "model",
+  "scheduler",
+  "partial_images",
+  ...PICTURES,
+  "strength",
+];
 const SIDES = ["width", "height"];
+const PREVIEWS = 3; // as many as the API makes of one job
 const DEFAULTED = [...SIDES, "num_inference_steps", "guidance_scale"];
 
 const form = byId("request");
@@ -72,6 +81,7 @@ export async function readRequest() {
       faults.push({ target: name, message: `${name}: must be a number` });
     else if (field[name].value !== "") request[name] = Number(field[name].value);
   }
+  if (field.partial_images.checked) request.partial_images = PREVIEWS;
   const start = await readStartPicture();
   return {
     request: { ...request, ...start.values },

@@ -20,6 +20,7 @@ let shown = null;
 let canceling = null;
 let announced = "";
 let borrowed = [];
+let preview = { step: null, giveBack: () => {} };
 
 /**
  * Show a job, or what is new about it. `actions` are what its buttons call: `reuse(input)`,
@@ -42,6 +43,7 @@ export function showJob(job, actions) {
     showError(job);
     facts.replaceChildren(...factsOf(job, actions));
   }
+  showPreview(job);
   announce(job);
   shown = job;
 }
@@ -108,6 +110,8 @@ function showProgress(job) {
 function emptyTray() {
   for (const giveBack of borrowed) giveBack();
   borrowed = [];
+  preview.giveBack();
+  preview = { step: null, giveBack: () => {} };
   tray.replaceChildren();
 }
 
@@ -122,6 +126,28 @@ function showTray(job, actions, wasWatched) {
     tray.append(...Array.from({ length: count }, () => blankSheet(width, height)));
   }
   tray.hidden = tray.childElementCount === 0;
+}
+
+/** Put the newest preview of a running job on its first sheet, in place of the one before. */
+function showPreview(job) {
+  const sheet = tray.querySelector(".sheet");
+  if (sheet === null || !job.preview || job.preview.step === preview.step) return;
+  const old = preview;
+  const image = { url: `${job.preview.url}?step=${job.preview.step}` }; // a new address each time
+  const giveBack = borrowPicture(image, (address) => {
+    if (address === null) return; // the job has ended meanwhile, or the next one is there
+    const img = el("img", { src: address, alt: "", "data-step": String(job.preview.step) });
+    img.addEventListener("load", () => {
+      if (sheet.isConnected) sheet.replaceChildren(img);
+    });
+  });
+  preview = {
+    step: job.preview.step,
+    giveBack: () => {
+      old.giveBack();
+      giveBack();
+    },
+  };
 }
 
 /** Undeveloped paper of the picture's size: an empty picture keeps the place without inline CSS. */

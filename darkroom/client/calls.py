@@ -78,6 +78,11 @@ def image(job_id: str, index: int) -> Call:
     return Call("GET", f"{path(job_id)}/images/{index}")
 
 
+def preview(job_id: str) -> Call:
+    """Return the read of a running job's newest preview."""
+    return Call("GET", f"{path(job_id)}/preview")
+
+
 def models() -> Call:
     """Return the read of the models."""
     return Call("GET", "/v1/models")

@@ -134,6 +134,13 @@ class Client(OperatingCalls):
         """Return picture ``index`` (from 0) of a job as a PNG file."""
         return self._send(calls.image(job_id, index)).content
 
+    def preview(self, job_id: str) -> bytes:
+        """Return the newest preview of a running job, submitted with ``partial_images``, as PNG.
+
+        Raises `DarkroomClientError` (404) before the first one and after the end.
+        """
+        return self._send(calls.preview(job_id)).content
+
     def images(self, job: JobView) -> tuple[bytes, ...]:
         """Return every picture of a finished job as PNG files."""
         return tuple(self.image(job.id, index) for index in range(len(job.images)))

@@ -28,6 +28,13 @@ class ImageView(View):
     seed: int
 
 
+class PreviewView(View):
+    """What the first picture of a running job looked like at ``step``."""
+
+    url: str
+    step: int
+
+
 class ErrorView(View):
     """Why a job failed."""
 
@@ -56,6 +63,7 @@ class JobView(View):
     step: int = 0
     model: str = ""
     input: dict[str, Any] = Field(default_factory=dict)
+    preview: PreviewView | None = None
     images: tuple[ImageView, ...] = ()
     error: ErrorView | None = None
     usage: UsageView = UsageView()
