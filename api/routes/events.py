@@ -41,7 +41,7 @@ _EVENT = {  # of one event, as OpenAPI 3.2 reads it
     summary="Follow a job as Server-Sent Events",
     responses={
         200: {
-            "description": "Events `status`, `progress`, `preview`, last `done`; each with the job.",
+            "description": "Events `status`, `progress`, `preview`, `done`; each with the job.",
             "content": {"text/event-stream": {"schema": _EVENT}},
         },
         204: {"description": "The job has ended and `Last-Event-ID` was its last event."},
