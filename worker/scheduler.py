@@ -18,16 +18,28 @@ The bound
 
 How the loop uses it
     1. Whenever it may hold more: lease up to `window_size` minus what it holds, from
-       `depth().active` (some seconds old is well enough). With nothing running it leases
-       max(1, window_size). ``line_empty`` says that its last lease call brought less than it asked
-       for: nobody waits in the queue itself.
+       `depth().active` (some seconds old is well enough). With nothing running it may lease one
+       at least. ``line_empty`` says that its last lease call brought less than it asked for:
+       nobody waits in the queue itself.
     2. When the device is free (or about to be): `choose`. Run ``run``; abandon ``give_back``
-       uncounted. A window that is not empty gives a ``run`` that is not empty.
+       uncounted. A window that is not empty gives a ``run`` that is not empty, unless the worker
+       takes part in handing on (next paragraph).
     3. When the batch has ended: add `overtaken` of what it took to the ``overtaken_seconds`` of the
        messages still held. Once per batch, with the seconds that were measured; a message that
        joined the window while the batch ran is not in it.
+    4. While a long batch runs, whenever the depth was read: abandon, uncounted, what `surplus`
+       names.
+
+Handing on
+    With fewer messages than workers, some worker is free, and one that has the job's model loaded
+    saves its load. A free worker that has not gives such a job back once, to the next free worker;
+    whoever sees it for the second time runs it. It is for workers that keep ``passed``, the ids
+    that they gave back by a decision with an empty ``run`` (the last few hundred are enough), and
+    that leave the queue to others for ``Rules.hop_seconds`` after such a decision. Only where a
+    load takes longer than a hop to every worker.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -61,7 +73,7 @@ class WorkerState:
     ``loaded`` are the models that need no load, least recently used first. ``capacity`` is the most
     jobs of one call, ``max_pictures`` the most pictures, for all keys or by key; a job over it
     still runs, alone. ``active`` counts the pool's waiting and leased messages, ``replicas`` its
-    workers.
+    workers. ``passed``: job ids that it handed on before; None if it takes no part in that.
     """
 
     now: float
@@ -71,6 +83,7 @@ class WorkerState:
     active: int = 0
     replicas: int = 1
     line_empty: bool = False
+    passed: Collection[str] | None = None
 
     def picture_limit(self, key: Hashable) -> int:
         """The most pictures of one call with that key."""
@@ -79,13 +92,15 @@ class WorkerState:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """``patience``: how many turns of the backlog a job may be overtaken for, at most.
+    """``patience``: for how many turns of the backlog a job may be overtaken, at most.
 
     ``most``: the most messages held beyond the running batch; every one must be renewed.
+    ``hop_seconds``: how long a message takes from one free worker to the next, generously.
     """
 
-    patience: float = 1.0
+    patience: float = 0.25
     most: int = 64
+    hop_seconds: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +137,23 @@ def choose(window: Sequence[Candidate], state: WorkerState, rules: Rules) -> Dec
 
     In this order: what the bound allows; a job that would miss its deadline if it waited for
     another; a model that is loaded, the fullest batch first; else the model that most jobs wait
-    for per second of its load. Ties go to the oldest.
+    for per second of its load. Ties go to the tenant that has the fewest jobs ahead in the line,
+    then to the oldest.
     """
     if not window:
         return Decision()
     line = sorted(window, key=_age)
+    if _hands_on(line, state, rules):
+        return Decision(give_back=tuple(candidate.job_id for candidate in line))
     bound = bound_seconds(line, state, rules)
     allowed = [
         batch for members in _alike(line).values() if (batch := _batch(line, members, state, bound))
     ]
     demand = _demand(line)
     longest = max(_seconds(candidate, state) for candidate in line)
+    turns = _turns(line)
 
-    def rank(batch: list[int]) -> tuple[bool, float, bool, float, int]:
+    def rank(batch: list[int]) -> tuple[bool, float, bool, float, int, int]:
         head = line[batch[0]]
         deadline = min((_urgency(line[p], state, longest) for p in batch), default=float("inf"))
         loaded = head.model in state.loaded
@@ -143,13 +162,29 @@ def choose(window: Sequence[Candidate], state: WorkerState, rules: Rules) -> Dec
             if loaded
             else demand[head.model] / max(head.load_seconds, 1e-9)
         )
-        return deadline == float("inf"), deadline, not loaded, -worth, batch[0]
+        return deadline == float("inf"), deadline, not loaded, -worth, turns[batch[0]], batch[0]
 
     best = min(allowed, key=rank)
-    return Decision(
-        run=tuple(line[position].job_id for position in sorted(best)),
-        give_back=_surplus(line, set(best), state, rules),
-    )
+    run = tuple(line[position].job_id for position in sorted(best))
+    others = [candidate for position, candidate in enumerate(line) if position not in best]
+    return Decision(run, surplus(others, state, rules, running=len(run)))
+
+
+def surplus(
+    window: Sequence[Candidate], state: WorkerState, rules: Rules, running: int
+) -> tuple[str, ...]:
+    """The job ids to give back: what is held beyond the share while the queue itself is empty.
+
+    ``window`` without the ``running`` jobs. Youngest first. An empty queue's end is its front: what
+    is given back loses no place, and a free worker takes it at once. A job that was overtaken here
+    stays, or its extra wait would be forgotten.
+    """
+    if not state.line_empty:
+        return ()
+    active = max(state.active, len(window) + running)
+    share = window_size(active, state.replicas, state.capacity, rules.most, running)
+    free = [c.job_id for c in sorted(window, key=_age, reverse=True) if c.overtaken_seconds == 0]
+    return tuple(free[: max(0, len(window) - share)])
 
 
 def overtaken(
@@ -177,13 +212,17 @@ def overtaken(
     return charges
 
 
-def evict_order(loaded: Sequence[str], window: Collection[Candidate]) -> tuple[str, ...]:
-    """Order loaded models by which to evict first: the fewest held jobs, then least recently used.
+def evict_order(
+    loaded: Sequence[str], window: Collection[Candidate], recent: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Order loaded models by which to evict first: that which the fewest held jobs want.
 
-    ``loaded`` is least recently used first.
+    Then that which came least often among ``recent``, the models of the messages leased last (some
+    hundred), then the least recently used: ``loaded`` is in that order.
     """
     demand = _demand(window)
-    return tuple(sorted(loaded, key=lambda model: demand.get(model, 0)))
+    came = Counter(recent)
+    return tuple(sorted(loaded, key=lambda model: (demand.get(model, 0), came[model])))
 
 
 def _age(candidate: Candidate) -> tuple[float, str]:
@@ -253,29 +292,33 @@ def _batch(
 
 def _by_turns(line: Sequence[Candidate], positions: Sequence[int], first: str) -> list[int]:
     """Positions such that tenants take turns; ``first`` has just had one."""
-    turns = {first: 1}
-    keyed = []
-    for position in positions:
-        tenant = line[position].tenant
-        turn = turns.get(tenant, 0)
-        turns[tenant] = turn + 1
-        keyed.append((turn, position))
-    return [position for _, position in sorted(keyed)]
+    turns = _turns([line[position] for position in positions], {first: 1})
+    return [position for _, position in sorted(zip(turns, positions, strict=True))]
 
 
-def _surplus(
-    line: Sequence[Candidate], running: Collection[int], state: WorkerState, rules: Rules
-) -> tuple[str, ...]:
-    """What is held beyond the fair share while nobody waits in the queue, youngest first.
+def _turns(line: Sequence[Candidate], had: Mapping[str, int] | None = None) -> list[int]:
+    """For each job, how many of its tenant's come before it."""
+    ahead = dict(had or {})
+    turns = []
+    for candidate in line:
+        turns.append(ahead.get(candidate.tenant, 0))
+        ahead[candidate.tenant] = turns[-1] + 1
+    return turns
 
-    With an empty queue its end is its front: what is given back loses no place, and a free worker
-    takes it at once. A job that was overtaken here stays, or its extra wait would be forgotten.
-    """
-    if not state.line_empty:
-        return ()
-    active = max(state.active, len(line))
-    share = window_size(active, state.replicas, state.capacity, rules.most, len(running))
-    waiting = [p for p in range(len(line)) if p not in running]
-    extra = max(0, len(waiting) - share)
-    free = [line[p].job_id for p in reversed(waiting) if line[p].overtaken_seconds == 0]
-    return tuple(free[:extra])
+
+def _hands_on(line: Sequence[Candidate], state: WorkerState, rules: Rules) -> bool:
+    """Whether another free worker should look at these jobs first (module docstring)."""
+    if state.passed is None or not state.line_empty:
+        return False
+    if max(state.active, len(line)) >= state.replicas:
+        return False
+    round_seconds = rules.hop_seconds * state.replicas
+    return all(
+        c.model not in state.loaded
+        and c.job_id not in state.passed
+        and c.load_seconds > round_seconds
+        and (
+            c.deadline_at is None or c.deadline_at - state.now > _seconds(c, state) + round_seconds
+        )
+        for c in line
+    )
