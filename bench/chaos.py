@@ -285,6 +285,7 @@ async def run_chaos(
             async with _chaos(run):
                 await asyncio.gather(run.submit_all(), run.send_poison())
                 await run.watch_until_all_ended()
+            await run.watch_until_all_ended()  # what the faults left unfinished, they gone
             await run.wait_for_quiet()
             records = await run.records()
             # a job that was admitted but whose record is gone is not in the list
@@ -309,7 +310,9 @@ async def _chaos(run: Run) -> AsyncIterator[None]:
         yield
     finally:
         breaking.cancel()
-        await asyncio.gather(breaking, *run.asleep, return_exceptions=True)
+        with contextlib.suppress(asyncio.CancelledError):
+            await breaking  # a fault that could not be injected is an error of the run
+        await asyncio.gather(*run.asleep, return_exceptions=True)
 
 
 def _write_catalog(folder: Path) -> Path:

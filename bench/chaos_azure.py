@@ -10,6 +10,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from emulators import azurite
 
 QUEUE = "chaos"
 CONTAINER = "images"
+CALM_LEASES = 2  # between two stretches without a broker, or a slow machine gets nothing done
 
 
 class AzureBackends:
@@ -41,6 +43,7 @@ class AzureBackends:
         self._broker: subprocess.Popen[str] | None = None
         self._proxies: dict[str, FaultProxy] = {}
         self._blobs = ""
+        self._calm_until = 0.0
         self.env: Mapping[str, str] = {}
         self.inspect_env: Mapping[str, str] = {}
 
@@ -80,9 +83,14 @@ class AzureBackends:
 
         async def let_locks_expire() -> bool:
             """Hold all of the broker's traffic back for longer than a lock lives."""
+            if time.monotonic() < self._calm_until:
+                return False
             self._proxies["amqp"].blackhole(True)
-            await asyncio.sleep(lease_seconds * 1.2)
-            self._proxies["amqp"].blackhole(False)
+            try:
+                await asyncio.sleep(lease_seconds * 1.2)
+            finally:
+                self._proxies["amqp"].blackhole(False)
+                self._calm_until = time.monotonic() + CALM_LEASES * lease_seconds
             return True
 
         async def cut_connections() -> bool:
@@ -95,8 +103,10 @@ class AzureBackends:
         async def slow_storage() -> bool:
             proxy = self._proxies[rng.choice(("blob", "table"))]
             proxy.delay_seconds = 0.2
-            await asyncio.sleep(2)
-            proxy.delay_seconds = 0.0
+            try:
+                await asyncio.sleep(2)
+            finally:
+                proxy.delay_seconds = 0.0
             return True
 
         return {
