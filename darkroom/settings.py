@@ -96,6 +96,33 @@ class AzureEmulatorSettings(BaseSettings):
     )
 
 
+class PodSettings(BaseSettings):
+    """Who a worker is in a cluster, as the downward API tells it. Unset outside of one.
+
+    Variables start with ``DARKROOM_WORKER_``.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="DARKROOM_WORKER_", frozen=True, extra="ignore")
+
+    pod_name: str = Field("", description="The worker's pod: `metadata.name`.")
+    pod_namespace: str = Field("", description="The pod's namespace: `metadata.namespace`.")
+    job_name: str = Field(
+        "",
+        description="On `kubernetes://`: the pod's Job,"
+        " `metadata.labels['batch.kubernetes.io/job-name']`.",
+    )
+    termination_log: Path = Field(
+        Path("/dev/termination-log"),
+        description="On `kubernetes://`: the container's `terminationMessagePath`, for the reason"
+        " of a dead letter.",
+    )
+    deletion_cost: bool = Field(
+        False,
+        description="Raise the pod's deletion cost while a job runs, so that scaling in takes idle"
+        " workers first; needs the pod's name and namespace, and the right to patch pods.",
+    )
+
+
 def load(kind: type[S]) -> S:
     """Read ``kind`` from the environment. Raises `SettingsError` that names the variable."""
     try:

@@ -6,6 +6,8 @@ URLs
     ``sqlite:////srv/queue.db``. ``servicebus://NAMESPACE``, ``aztables://ACCOUNT`` and
     ``azblob://ACCOUNT/CONTAINER`` need the extra ``azure``; its packages are imported when such a
     URL is opened.
+    ``kubernetes://NAMESPACE/PREFIX`` needs the extra ``kubernetes``; ``PREFIX`` starts the names of
+    the chart's objects, and is ``darkroom`` where it is left out.
 """
 
 import importlib
@@ -151,6 +153,18 @@ def _service_bus_queues(asked: _Request) -> Mapping[str, JobQueue]:
     return queues
 
 
+def _kubernetes_queues(asked: _Request) -> Mapping[str, JobQueue]:
+    kubernetes = _adapters("darkroom.kubernetes_wiring", "kubernetes", "kubernetes://")
+    pools = [name for name in asked.names if name != webhooks.QUEUE_NAME]  # no Job sends a webhook
+    prefix = asked.url.path.strip("/")
+    queues: Mapping[str, JobQueue]
+    queues, shared = kubernetes.open_queues(
+        _host(asked), prefix, pools, asked.settings, asked.clock
+    )
+    asked.shared.extend(shared)
+    return queues
+
+
 def _sqlite_jobs(asked: _Request) -> JobStore:
     database = Database(_path(asked), sqlite_jobs.SCHEMA, StoreUnavailable)
     return sqlite_jobs.SqliteJobStore(database, asked.clock)
@@ -181,6 +195,7 @@ QUEUES: Mapping[str, Callable[[_Request], Mapping[str, JobQueue]]] = {
     "memory": _memory_queues,
     "sqlite": _sqlite_queues,
     "servicebus": _service_bus_queues,
+    "kubernetes": _kubernetes_queues,
 }
 JOB_STORES: Mapping[str, Callable[[_Request], JobStore]] = {
     "memory": lambda asked: MemoryJobStore(asked.clock),

@@ -19,6 +19,7 @@ Units
     Seconds as floats; times in UTC with zone.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,34 @@ class JobQueue(ABC):
     @abstractmethod
     async def discard(self, message_id: str) -> None:
         """Remove a dead letter for good. Raises `DeadLetterNotFound`."""
+
+    async def withdraw(self, message_id: str) -> None:
+        """Take back the message of a job that has ended before it ran.
+
+        Only frees what waits for it sooner: a consumer that is handed the message of an ended job
+        completes it. Does nothing where a message cannot be found by its id. Raises
+        `QueueUnavailable`.
+        """
+        return None
+
+    async def tend(self) -> None:
+        """Do what the queue cannot do by itself; called every few seconds by the API's sweeper.
+
+        Harmless from several processes at once. Raises `QueueUnavailable`.
+        """
+        return None
+
+    @property
+    def exit_status(self) -> int:
+        """What a consumer's process that ends in order exits with."""
+        return 0
+
+    async def finished(self) -> None:
+        """Return when this consumer will be given nothing more, and has settled what it held.
+
+        Never returns where a consumer may always be given another message.
+        """
+        await asyncio.Event().wait()
 
     async def close(self) -> None:
         """Release connections. Leases that are open run out by themselves."""

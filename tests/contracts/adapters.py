@@ -25,6 +25,7 @@ from darkroom.queues.base import JobQueue
 from darkroom.queues.memory import MemoryJobQueue
 from darkroom.sqlite import Database
 from tests.azure.emulated import Azurite, fresh_name, running_bus
+from tests.kubernetes.cluster import LONGEST_BACK_OFF_SECONDS, PoolOfPods, running_cluster
 
 LEASE_SECONDS = 30.0
 MAX_DELIVERY_COUNT = 3
@@ -32,7 +33,12 @@ MAX_DELIVERY_COUNT = 3
 
 @dataclass(frozen=True)
 class Queues:
-    """One queue seen by two clients. ``wait_seconds`` is long enough to find what is there."""
+    """One queue seen by two clients. ``wait_seconds`` is long enough to find what is there.
+
+    ``back_off_seconds`` is how long a delivery that ended without success keeps its message away at
+    most: nothing in every adapter but Kubernetes', where the Job controller's back-off cannot be
+    avoided, and says so in its docstring.
+    """
 
     queue: JobQueue
     other: JobQueue
@@ -42,6 +48,7 @@ class Queues:
     max_delivery_count: int = MAX_DELIVERY_COUNT
     wait_seconds: float = 0.0
     many: int = 3_000
+    back_off_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,26 @@ async def azure_blobs(folder: Path, azurite: Azurite) -> AsyncIterator[ImageStor
     await second.close()
 
 
-QUEUES = {"memory": memory_queue, "sqlite": sqlite_queue, "service_bus": service_bus_queue}
+@asynccontextmanager
+async def kubernetes_queue(folder: Path) -> AsyncIterator[Queues]:
+    async with running_cluster(folder) as cluster:
+        first, second = (PoolOfPods(cluster, cluster.queue()) for _ in range(2))
+        yield Queues(
+            first,
+            second,
+            cluster.server.clock.now,
+            cluster.advance,
+            many=100,
+            back_off_seconds=LONGEST_BACK_OFF_SECONDS,
+        )
+
+
+QUEUES = {
+    "memory": memory_queue,
+    "sqlite": sqlite_queue,
+    "service_bus": service_bus_queue,
+    "kubernetes_jobs": kubernetes_queue,
+}
 JOB_STORES = {"memory": memory_jobs, "sqlite": sqlite_job_store}
 IMAGE_STORES = {"memory": memory_images, "filesystem": filesystem_images}
 AZURITE_JOB_STORES = {"azure_tables": azure_tables}

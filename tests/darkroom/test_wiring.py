@@ -117,6 +117,7 @@ def test_a_path_that_is_none_is_refused(url: str) -> None:
         ("queue_url", "servicebus://acme.servicebus.windows.net", "azure", "azure"),
         ("jobstore_url", "aztables://acme", "azure", "azure"),
         ("imagestore_url", "azblob://acme/images", "azure", "azure"),
+        ("queue_url", "kubernetes://workers", "lightkube", "kubernetes"),
     ],
 )
 def test_a_missing_extra_is_named_with_its_cure(
@@ -132,6 +133,11 @@ def test_a_missing_extra_is_named_with_its_cure(
         "darkroom.queues.service_bus",
         "darkroom.jobstores.azure_tables",
         "darkroom.imagestores.azure_blobs",
+        "darkroom.kubernetes_wiring",
+        "darkroom.kubernetes_clients",
+        "darkroom.queues.kubernetes_jobs",
+        "darkroom.queues.kubernetes_manifests",
+        "darkroom.queues.kubernetes_pods",
     ):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, vendor, None)  # what an uninstalled package looks like
