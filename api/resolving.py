@@ -13,7 +13,6 @@ from darkroom.errors import InvalidInput
 from darkroom.generation import (
     MAX_SEED,
     MIN_SIDE_PIXELS,
-    SIDE_MULTIPLE,
     Generation,
     GenerationRequest,
 )
@@ -105,7 +104,7 @@ def _sides(request: GenerationRequest, model: Model, picture: Sides | None) -> S
     if picture is None:
         default = Sides(model.defaults.width, model.defaults.height)
     else:
-        default = _scaled(picture, _scale(request, model, picture))
+        default = _scaled(picture, _scale(request, model, picture), model.side_multiple)
     return Sides(_given(request.width, default.width), _given(request.height, default.height))
 
 
@@ -121,12 +120,11 @@ def _scale(request: GenerationRequest, model: Model, picture: Sides) -> float:
     return min(1.0, limits.max_side / longest, math.sqrt(limits.max_pixels / area))
 
 
-def _scaled(picture: Sides, scale: float) -> Sides:
-    return Sides(_on_grid(picture.width * scale), _on_grid(picture.height * scale))
+def _scaled(picture: Sides, scale: float, multiple: int) -> Sides:
+    def on_grid(pixels: float) -> int:
+        return max(MIN_SIDE_PIXELS, int(pixels) // multiple * multiple)
 
-
-def _on_grid(pixels: float) -> int:
-    return max(MIN_SIDE_PIXELS, int(pixels) // SIDE_MULTIPLE * SIDE_MULTIPLE)
+    return Sides(on_grid(picture.width * scale), on_grid(picture.height * scale))
 
 
 def _check_limits(asked: Generation, model: Model) -> None:
@@ -148,13 +146,29 @@ def _check_limits(asked: Generation, model: Model) -> None:
             f"width x height must be at most {most.max_pixels:,} pixels for model {model.name}",
             target="width",
         )
+    for name in ("width", "height"):
+        if getattr(asked, name) % model.side_multiple:
+            raise InvalidInput(
+                f"{name} must be a multiple of {model.side_multiple} for model {model.name}",
+                target=name,
+            )
     allowed = model.schedulers_allowed()
     if asked.scheduler not in allowed:
         raise InvalidInput(
             f"scheduler must be one of {', '.join(allowed)} for model {model.name}",
             target="scheduler",
         )
+    _check_strength(asked)
     _check_loras(asked, model)
+
+
+def _check_strength(asked: Generation) -> None:
+    if asked.strength is not None and int(asked.num_inference_steps * asked.strength) < 1:
+        raise InvalidInput(
+            f"strength {asked.strength:g} of {asked.num_inference_steps} steps is less than one"
+            " step: ask for more of either",
+            target="strength",
+        )
 
 
 def _check_loras(asked: Generation, model: Model) -> None:

@@ -6,18 +6,21 @@ and whose ``max_gpu_seconds`` covers its estimate: put short pools first, and lo
 short ones.
 """
 
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from darkroom.errors import NoPoolForJob, SettingsError, UnknownModel
+from darkroom.families import FAMILIES, FLOW_SCHEDULERS, Family, FamilyName
 from darkroom.generation import (
     MAX_GUIDANCE,
     MAX_IMAGES,
     MAX_SIDE_PIXELS,
     MAX_STEPS,
+    SIDE_MULTIPLE,
     ClassName,
     Generation,
     Guidance,
@@ -64,9 +67,32 @@ class LoraSource(_Entry):
     sha256: Sha256 | None = None
 
 
+class ModelOptions(_Entry):
+    """How the pipeline is run: less memory for more time, or the other way; see docs/models.md.
+
+    ``cpu_offload`` keeps weights in host memory and brings to the device one component at a time
+    (``model``) or one layer at a time (``sequential``).
+    """
+
+    channels_last: bool = False
+    compile: bool = False
+    attention_slicing: bool = False
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    cpu_offload: Literal["none", "model", "sequential"] = "none"
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if self.compile and self.cpu_offload == "sequential":
+            raise ValueError("compile does not go with cpu_offload: sequential")
+        return self
+
+
 class Model(_Entry):
     """One model. ``source`` is a folder (relative to the catalog file) or a hub repository.
 
+    ``family`` says which pipelines run it (`darkroom.families`); without it the worker goes by the
+    files alone, and what they cannot do is found out there.
     ``seconds_per_megapixel_step`` is the measured time of one denoising step of one image of one
     megapixel on the pool's device; it turns a request into GPU seconds.
     """
@@ -75,6 +101,7 @@ class Model(_Entry):
     title: str = ""
     source: str
     revision: str = Field(min_length=1, description="Pinned commit or digest of the weights.")
+    family: FamilyName | None = None
     kinds: tuple[Kind, ...] = ("text_to_image",)
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     variant: str | None = None
@@ -82,6 +109,7 @@ class Model(_Entry):
     schedulers: tuple[ClassName, ...] = ()
     defaults: ModelDefaults = ModelDefaults()
     limits: ModelLimits = ModelLimits()
+    options: ModelOptions = ModelOptions()
     loras: tuple[LoraSource, ...] = ()
     seconds_per_megapixel_step: float = Field(gt=0)
     load_seconds: float = Field(30.0, ge=0)
@@ -96,6 +124,67 @@ class Model(_Entry):
         megapixels = generation.width * generation.height / 1e6
         steps = generation.num_inference_steps * generation.num_images
         return self.seconds_per_megapixel_step * megapixels * steps
+
+    @property
+    def side_multiple(self) -> int:
+        """What both sides of a picture must be a multiple of, in pixels."""
+        return FAMILIES[self.family].side_multiple if self.family else SIDE_MULTIPLE
+
+    def is_guided(self, generation: Generation) -> bool:
+        """Whether a pipeline call for ``generation`` heeds a negative prompt.
+
+        A family that is guided by distillation denoises twice only when there is one, so that jobs
+        with and without it cannot share a call: see `call_key`.
+        """
+        family = FAMILIES[self.family] if self.family else Family({})
+        if family.guidance == "distillation" and not generation.negative_prompt:
+            return False
+        return generation.guidance_scale > family.unguided
+
+    def call_key(self, generation: Generation) -> Hashable:
+        """Return what jobs of this model must have in common to share a pipeline call."""
+        asked = generation
+        return (
+            asked.kind,
+            asked.width,
+            asked.height,
+            asked.num_inference_steps,
+            asked.guidance_scale,
+            asked.scheduler,
+            asked.strength,
+            tuple((lora.name, lora.weight) for lora in asked.loras),
+            self.is_guided(asked),
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flow_has_its_own_scheduler(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "scheduler" in data:
+            return data
+        family = FAMILIES.get(data.get("family", ""))
+        is_flow = family is not None and family.is_flow
+        return {**data, "scheduler": "FlowMatchEulerDiscreteScheduler"} if is_flow else data
+
+    @model_validator(mode="after")
+    def _fits_its_family(self) -> Self:
+        if self.family is None:
+            return self
+        family = FAMILIES[self.family]
+        for kind in self.kinds:
+            if kind not in family.pipelines:
+                raise ValueError(f"kinds: {self.family} has no {kind}")
+        for name in self.schedulers_allowed():
+            if (name in FLOW_SCHEDULERS) != family.is_flow:
+                raise ValueError(f"schedulers: {name} cannot run {self.family}")
+        for side in ("width", "height"):
+            if getattr(self.defaults, side) % family.side_multiple:
+                multiple = family.side_multiple
+                raise ValueError(f"defaults.{side} must be a multiple of {multiple}")
+        if self.options.attention_slicing and not family.slices_attention:
+            raise ValueError(f"options.attention_slicing: {self.family} does not offer it")
+        if self.options.channels_last and not family.takes_channels_last:
+            raise ValueError(f"options.channels_last: {self.family} does not offer it")
+        return self
 
     @model_validator(mode="after")
     def _defaults_are_within_limits(self) -> Self:

@@ -12,13 +12,16 @@ from pathlib import Path
 from darkroom.catalog import Model
 from darkroom.errors import ModelUnavailable, OutOfMemory
 from darkroom.metrics import WorkerMetrics
-from worker.engines.base import Engine
+from worker.engines.base import Engine, Footprint
 
 DEVICE_SHARE = 0.75
 """Of the device, without a budget: the rest is for latents, activations and the decoding."""
 
 HOST_SHARE = 0.5
 """Of host memory, without a budget: the rest is the process's own, and the page cache's."""
+
+
+NOTHING = Footprint()
 
 
 class ModelCache:
@@ -69,6 +72,7 @@ class ModelCache:
         name = model.name
         if self._ready.get(name) == model:
             self._ready[name] = self._ready.pop(name)
+            self._make_room(NOTHING, name)  # adapters may have been attached since
             return 0.0
         if name in self._ready or (name in self._parked and self._parked[name] != model):
             self.drop(name)
@@ -78,7 +82,7 @@ class ModelCache:
         self._load(model, folder)
         self._ready[name] = model
         self._parked.pop(name, None)
-        self._make_room(0, name)  # what it takes is now known to the byte
+        self._make_room(NOTHING, name)  # what it takes is now known to the byte
         if self._metrics is not None:
             self._metrics.model_loads.labels(name, source).inc()
         self._tell()
@@ -108,20 +112,25 @@ class ModelCache:
         self._tell()
         return True
 
-    def _size(self, model: Model, folder: Path) -> int:
-        parked = self._engine.footprint(model.name)
-        size = parked.host_bytes or self._engine.expect(model, folder).device_bytes
-        if 0 < self._device_budget < size:
-            raise ModelUnavailable(
-                f"model {model.name} takes {size:,} bytes; the budget for models on this device is"
-                f" {self._device_budget:,}",
-                target="model",
-            )
+    def _size(self, model: Model, folder: Path) -> Footprint:
+        size = self._engine.expect(model, folder)
+        for bytes_, budget, place in (
+            (size.device_bytes, self._device_budget, "on this device"),
+            (size.host_bytes, self._host_budget, "in host memory"),
+        ):
+            if 0 < budget < bytes_:
+                raise ModelUnavailable(
+                    f"model {model.name} takes {bytes_:,} bytes {place}; the budget for models"
+                    f" there is {budget:,}",
+                    target="model",
+                )
         return size
 
-    def _make_room(self, size: int, keep: str) -> None:
-        while 0 < self._device_budget < self.bytes_held()[0] + size and self.shed(keep):
-            pass
+    def _make_room(self, size: Footprint, keep: str) -> None:
+        while 0 < self._device_budget < self.bytes_held()[0] + size.device_bytes:
+            if not self.shed(keep):
+                break
+        self._make_host_room(size.host_bytes, keep)
 
     def _load(self, model: Model, folder: Path) -> None:
         """Load; each time the device has no room after all, with one model fewer beside it."""
@@ -136,7 +145,8 @@ class ModelCache:
     def _put_away(self, name: str, keep: str) -> None:
         """Move a ready model one tier down: to the host where there is room, else to disk."""
         model = self._ready.pop(name)
-        if self._parks and self._make_host_room(self._engine.footprint(name).device_bytes, keep):
+        size = self._engine.footprint(name)
+        if self._parks and size.host_bytes == 0 and self._make_host_room(size.device_bytes, keep):
             self._engine.park(name)
             self._parked[name] = model
             self._count(name, "host")
@@ -145,20 +155,33 @@ class ModelCache:
             self._count(name, "disk")
 
     def _make_host_room(self, size: int, keep: str) -> bool:
-        """Drop parked models, oldest first, until ``size`` fits; False when it cannot."""
-        if self._host_budget == 0:
+        """Drop what is in host memory, oldest first, until ``size`` fits; False when it cannot.
+
+        Parked models go first, then ready ones whose weights rest there; ``keep`` never.
+        """
+        if self._host_budget == 0 or size == 0:
             return True
-        kept = self._engine.footprint(keep).host_bytes if keep in self._parked else 0
-        if size + kept > self._host_budget:
+        if size + self._engine.footprint(keep).host_bytes > self._host_budget:
             return False
         while self.bytes_held()[1] + size > self._host_budget:
-            oldest = next((name for name in self._parked if name != keep), None)
+            oldest = next(
+                (
+                    name
+                    for name in (*self._parked, *self._ready)
+                    if self._is_on_host(name) and name != keep
+                ),
+                None,
+            )
             if oldest is None:
                 return False
-            del self._parked[oldest]
+            self._parked.pop(oldest, None)
+            self._ready.pop(oldest, None)
             self._engine.unload(oldest)
             self._count(oldest, "disk")
         return True
+
+    def _is_on_host(self, name: str) -> bool:
+        return self._engine.footprint(name).host_bytes > 0
 
     def _count(self, name: str, to: str) -> None:
         if self._metrics is not None:

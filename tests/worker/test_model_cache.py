@@ -89,7 +89,9 @@ def test_a_large_model_makes_as_much_room_as_it_needs() -> None:
 def test_a_model_over_the_whole_budget_is_refused_and_the_others_stay() -> None:
     cache = ModelCache(FakeEngine(sizes={"x": 4}), device_bytes=3)
     ask(cache, "ab")
-    with pytest.raises(ModelUnavailable, match="model x takes 4 bytes; the budget .* is 3"):
+    with pytest.raises(
+        ModelUnavailable, match=r"model x takes 4 bytes on this device; the budget .* is 3"
+    ):
         ask(cache, "x")
     assert held(cache) == ("ab", "")
 

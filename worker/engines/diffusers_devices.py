@@ -36,6 +36,23 @@ Source: CUDA Runtime API, ``cudaError_t``: "the process must be terminated and r
 """
 
 
+OUT_OF_MEMORY = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "can't allocate memory",
+)
+"""What is said for want of memory outside of torch's own allocator, and by the one for CPUs."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that the device has too little memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return any(words in text for words in OUT_OF_MEMORY)
+
+
 def choose_device(name: str) -> torch.device:
     """Return the device of that name; ``auto`` is the first GPU, or the CPU without one.
 

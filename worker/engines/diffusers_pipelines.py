@@ -1,26 +1,20 @@
-"""Diffusers pipelines from catalog entries: loading, deriving other kinds, schedulers, arguments.
-
-What a pipeline class can take is read from its own signature, so that a new class needs no code
-here: what it has no parameter for is either harmless to leave out or refused.
-"""
+"""Diffusers pipelines from catalog entries: loading, deriving other kinds, schedulers."""
 
 import inspect
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError
 
 from darkroom.catalog import Model
 from darkroom.errors import InvalidInput, ModelUnavailable
-from darkroom.generation import Generation
-from worker.engines.base import GenerationTask
-from worker.engines.diffusers_devices import dtype_on, noticing_loss
+from darkroom.families import FAMILIES
+from worker.engines.diffusers_devices import dtype_on, is_out_of_memory, noticing_loss
+from worker.engines.diffusers_options import place
 
 VARIANTS: Mapping[str, Any] = {
     "text_to_image": diffusers.AutoPipelineForText2Image,
@@ -31,8 +25,6 @@ VARIANTS: Mapping[str, Any] = {
 
 INPAINTING_CHANNELS = (4, 9)
 
-NO_GUIDANCE = 1.0  # at this scale classifier-free guidance changes nothing, and pipelines skip it
-
 LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError)
 """What diffusers and transformers raise for a folder that is damaged or of an unknown class."""
 
@@ -40,7 +32,7 @@ LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportE
 def load_pipeline(model: Model, folder: Path, device: torch.device) -> Any:
     """Load the pipeline in ``folder`` onto ``device``. Safetensors only: pickles can run code.
 
-    Raises `ModelUnavailable`, `DeviceLost`; lets `torch.OutOfMemoryError` pass.
+    Raises `ModelUnavailable`, `DeviceLost`; lets what `is_out_of_memory` pass.
     """
     try:
         index = json.loads((folder / "model_index.json").read_text())
@@ -52,16 +44,33 @@ def load_pipeline(model: Model, folder: Path, device: torch.device) -> Any:
         }
         if "safety_checker" in index:
             options |= {"safety_checker": None, "requires_safety_checker": False}
+        _check_family(model, index["_class_name"])
         with noticing_loss():
-            pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **options).to(device)
-    except torch.OutOfMemoryError:
+            pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **options)
+            place(pipeline, model, device)
+    except ModelUnavailable:
         raise
     except (*LOAD_ERRORS, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelUnavailable(
             f"model {model.name} cannot be loaded: {type(error).__name__}", target="model"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _check_family(model: Model, class_name: str) -> None:
+    """Refuse files that are not of the family that admission went by."""
+    if model.family is None:
+        return
+    able = FAMILIES[model.family].pipelines.values()
+    if class_name not in able:
+        raise ModelUnavailable(
+            f"model {model.name}: the files are of {class_name}; the catalog says {model.family},"
+            f" which is one of {', '.join(able)}",
+            target="model",
+        )
 
 
 def derive(pipeline: Any, kind: str) -> Any:
@@ -112,79 +121,3 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
         raise InvalidInput(
             f"{name} cannot run this model: {type(error).__name__}", target="scheduler"
         ) from error
-
-
-def arguments(pipeline: Any, batch: Sequence[GenerationTask]) -> dict[str, Any]:
-    """Return the keyword arguments of one call that makes every picture of ``batch``.
-
-    Each picture is a prompt of its own with a CPU generator of its own: its seed alone decides its
-    noise, on whatever device and beside whatever mates. Raises `InvalidInput` for what the
-    pipeline has no parameter for.
-    """
-    asked = batch[0].generation
-    guided = asked.guidance_scale > NO_GUIDANCE
-    wanted: dict[str, Any] = {
-        "prompt": [task.generation.prompt for task in batch for _ in task.seeds],
-        "width": asked.width,
-        "height": asked.height,
-        "num_inference_steps": asked.num_inference_steps,
-        "guidance_scale": asked.guidance_scale,
-        "generator": [
-            torch.Generator("cpu").manual_seed(seed) for task in batch for seed in task.seeds
-        ],
-        "output_type": "pil",
-    }
-    needed: dict[str, Any] = {}
-    if guided and any(task.generation.negative_prompt for task in batch):
-        needed["negative_prompt"] = [
-            task.generation.negative_prompt for task in batch for _ in task.seeds
-        ]
-    needed |= _pictures(batch)
-    if asked.strength is not None:
-        needed["strength"] = _strength(asked)
-    accepted = inspect.signature(pipeline.__call__).parameters
-    for name in needed:
-        if name not in accepted:
-            raise InvalidInput(f"{type(pipeline).__name__} takes no {name}", target=name)
-    return {name: value for name, value in wanted.items() if name in accepted} | needed
-
-
-def _strength(asked: Generation) -> float:
-    assert asked.strength is not None
-    if asked.kind == "text_to_image":
-        raise InvalidInput("strength needs an image to start from", target="strength")
-    if int(asked.num_inference_steps * asked.strength) < 1:
-        raise InvalidInput(
-            f"strength {asked.strength:g} of {asked.num_inference_steps} steps is less than one"
-            " step: ask for more of either",
-            target="strength",
-        )
-    return asked.strength
-
-
-def _pictures(batch: Sequence[GenerationTask]) -> dict[str, list[Image.Image]]:
-    """Return the pictures to start from, one for each picture to make."""
-    kind = batch[0].generation.kind
-    pictures: dict[str, list[Image.Image]] = {}
-    if kind != "text_to_image":
-        pictures["image"] = [
-            picture for task in batch for picture in _repeated(task, task.image, "image", "RGB")
-        ]
-    if kind == "inpainting":
-        pictures["mask_image"] = [
-            mask for task in batch for mask in _repeated(task, task.mask_image, "mask_image", "L")
-        ]
-    return pictures
-
-
-def _repeated(
-    task: GenerationTask, png: bytes | None, field: str, mode: str
-) -> Sequence[Image.Image]:
-    asked = task.generation
-    try:
-        with Image.open(io.BytesIO(png or b"")) as file:
-            picture = file.convert(mode)
-    except (UnidentifiedImageError, OSError) as error:
-        raise InvalidInput(f"{field} is no picture that can be read", target=field) from error
-    fitted = picture.resize((asked.width, asked.height), Image.Resampling.LANCZOS)
-    return [fitted] * len(task.seeds)

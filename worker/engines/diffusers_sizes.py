@@ -4,7 +4,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from darkroom.catalog import Model
 from darkroom.errors import ModelUnavailable
 from worker.engines.base import Footprint
 from worker.engines.diffusers_devices import dtype_on
+from worker.engines.diffusers_options import is_offloaded
 
 MAX_HEADER_BYTES = 100_000_000  # what the safetensors library itself accepts
 FLOATS = {"F64", "F32", "F16", "BF16"}  # these are cast to the catalog's dtype when loaded
@@ -26,7 +27,7 @@ _SHARD = r"(-\d{5}-of-\d{5})"
 _WEIGHTS = re.compile(rf"(model|diffusion_pytorch_model){_SHARD}?\.safetensors")
 
 
-def expected_bytes(model: Model, folder: Path, device: torch.device) -> int:
+def expected_footprint(model: Model, folder: Path, device: torch.device) -> Footprint:
     """Return what the pipeline in ``folder`` will take in the dtype it is loaded in.
 
     Reads the headers of its safetensors files alone: their layout is eight bytes of length (little
@@ -36,17 +37,31 @@ def expected_bytes(model: Model, folder: Path, device: torch.device) -> int:
     width = dtype_on(device, model).itemsize
     try:
         index = json.loads((folder / "model_index.json").read_text())
-        parts = [name for name in index if not name.startswith("_") and name not in NEVER_LOADED]
-        return sum(
-            _tensor_bytes(tensor, width)
-            for part in parts
-            for file in weight_files(folder / part, model.variant)
-            for tensor in _header(file)
-        )
+        names = [name for name in index if not name.startswith("_") and name not in NEVER_LOADED]
+        parts = {
+            name: sum(
+                _tensor_bytes(tensor, width)
+                for file in weight_files(folder / name, model.variant)
+                for tensor in _header(file)
+            )
+            for name in names
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise ModelUnavailable(
             f"model {model.name} cannot be loaded: {type(error).__name__}", target="model"
         ) from error
+    return _when_ready(parts, model, device)
+
+
+def exact_footprint(pipeline: Any, model: Model, device: torch.device) -> Footprint:
+    """Return the bytes of every parameter and buffer of a ready pipeline, tied ones once."""
+    seen: set[int] = set()
+    parts = {
+        name: sum(tensor.nbytes for tensor in _tensors(part, seen))
+        for name, part in pipeline.components.items()
+        if isinstance(part, torch.nn.Module)
+    }
+    return _when_ready(parts, model, device)
 
 
 def weight_files(part: Path, variant: str | None) -> list[Path]:
@@ -60,26 +75,18 @@ def weight_files(part: Path, variant: str | None) -> list[Path]:
     return [file for file in files if _WEIGHTS.fullmatch(file.name)]
 
 
-def footprint(pipeline: Any) -> Footprint:
-    """Return the bytes of every parameter and buffer of every component, tied ones once."""
-    device = host = 0
-    for tensor in _tensors(pipeline):
-        if tensor.device.type in ("cpu", "meta"):
-            host += tensor.nbytes
-        else:
-            device += tensor.nbytes
-    return Footprint(device, host)
+def _when_ready(parts: Mapping[str, int], model: Model, device: torch.device) -> Footprint:
+    """Offloaded weights rest on the host; of the device they take the largest part at most."""
+    if not is_offloaded(model, device):
+        return Footprint(device_bytes=sum(parts.values()))
+    return Footprint(max(parts.values(), default=0), sum(parts.values()))
 
 
-def _tensors(pipeline: Any) -> Iterator[torch.Tensor]:
-    seen: set[int] = set()
-    for part in pipeline.components.values():
-        if not isinstance(part, torch.nn.Module):
-            continue
-        for tensor in (*part.parameters(), *part.buffers()):
-            if id(tensor) not in seen:
-                seen.add(id(tensor))
-                yield tensor
+def _tensors(part: torch.nn.Module, seen: set[int]) -> Iterator[torch.Tensor]:
+    for tensor in (*part.parameters(), *part.buffers()):
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield tensor
 
 
 def _header(file: Path) -> list[dict[str, Any]]:

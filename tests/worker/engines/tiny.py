@@ -15,7 +15,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
-def _tokenizer() -> CLIPTokenizer:
+def byte_level_tokenizer() -> CLIPTokenizer:
     """A byte-level tokenizer without merges, as CLIP's is laid out: every letter is a token."""
     alphabet = sorted(ByteLevel.alphabet())
     tokens = [*alphabet, *(f"{letter}</w>" for letter in alphabet), START, END]
@@ -28,7 +28,7 @@ def save_tiny_stable_diffusion(
 ) -> Path:
     """Write the folder and return it."""
     torch.manual_seed(0)
-    tokenizer = _tokenizer()
+    tokenizer = byte_level_tokenizer()
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
