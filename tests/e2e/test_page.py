@@ -93,7 +93,7 @@ def test_a_running_job_can_be_canceled_and_a_lost_connection_comes_back(seen: Vi
     expect(page.locator("#connection")).to_contain_text("connection to Darkroom is lost")
     seen.context.set_offline(False)
     expect(page.locator("#connection")).to_be_hidden(timeout=20_000)
-    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Cancel", exact=True).click()
     await_state(page, "Canceled")
     expect(page.locator("#tray img")).to_have_count(0)
     expect(page.locator("#cancel")).to_be_hidden()
