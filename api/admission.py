@@ -183,6 +183,19 @@ class Admission:
             self._log.warning("mark_sent_failed", code=error.code, **job.log_context())
             return job
 
+    async def withdraw(self, job: Job) -> None:
+        """Take the message of a job that ended before it ran out of its queue, if it can be found.
+
+        Never raises for an unavailable queue: a worker that is given the message completes it.
+        """
+        queue = self._queues.get(job.pool)
+        if queue is None:
+            return
+        try:
+            await queue.withdraw(job.id)
+        except QueueUnavailable as error:
+            self._log.info("not_withdrawn", code=error.code, pool=job.pool, **job.log_context())
+
     def _new_job(self, tenant: str, generation: Generation, deadline_seconds: float | None) -> Job:
         now = self._clock.now()
         gpu_seconds = self._catalog.model(generation.model).gpu_seconds(generation)

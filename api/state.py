@@ -100,6 +100,7 @@ def make_state(
         admission=admission,
         exhausted=Exhausted(queues, jobs, clock),
         jobs=jobs,
+        queues=queues,
         clock=clock,
         metrics=metrics,
         sweep_seconds=settings.sweep_seconds,

@@ -7,19 +7,23 @@ reads at most `MAX_PAGES` pages, and the next one goes on where it stopped.
 A job whose deadline passes before its message is sent fails here. One whose message waits in a
 queue fails when a worker is given it: finding it earlier would need an index of deadlines, which
 every job would pay for.
+
+It also calls `JobQueue.tend` of every pool, for queues that need somebody to look after them.
 """
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from api.admission import Admission
 from api.exhausted import Exhausted
 from darkroom.clock import Clock
-from darkroom.errors import DeadlineExceeded, VersionConflict
+from darkroom.errors import DeadlineExceeded, QueueUnavailable, VersionConflict
 from darkroom.jobs import Job, JobError, fail
 from darkroom.jobstores.base import JobStore
 from darkroom.log import get_logger
 from darkroom.metrics import ApiMetrics
+from darkroom.queues.base import JobQueue
 
 PAGE = 100
 MAX_PAGES = 10
@@ -34,6 +38,7 @@ class Sweeper:
         admission: Admission,
         exhausted: Exhausted,
         jobs: JobStore,
+        queues: Mapping[str, JobQueue],
         clock: Clock,
         metrics: ApiMetrics,
         sweep_seconds: float,
@@ -42,6 +47,7 @@ class Sweeper:
         self._admission = admission
         self._exhausted = exhausted
         self._jobs = jobs
+        self._queues = queues
         self._clock = clock
         self._metrics = metrics
         self._sweep_seconds = sweep_seconds
@@ -94,11 +100,20 @@ class Sweeper:
         self._log.info("resent", pool=job.pool, **job.log_context())
         return True
 
+    async def tend(self) -> None:
+        """Look after the queues; one that cannot be reached is passed over."""
+        for pool, queue in self._queues.items():
+            try:
+                await queue.tend()
+            except QueueUnavailable as error:
+                self._log.warning("queue_untended", pool=pool, code=error.code)
+
     async def run(self) -> None:
         """Sweep until cancelled. An unreachable backend is logged and tried again."""
         while True:
             try:
                 await self.sweep()
+                await self.tend()
                 await self._exhausted.end()
             except Exception as error:  # noqa: BLE001 - nothing may end the sweeping: jobs would stay lost
                 self._log.warning("sweep_failed", kind=type(error).__name__)

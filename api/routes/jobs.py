@@ -162,6 +162,8 @@ async def cancel(request: Request, job_id: JobId, caller: Submitter, state: Stat
         except VersionConflict:  # a worker wrote in between: look again
             continue
         state.watcher.changed(job)
+        if job.status.is_terminal:
+            await state.admission.withdraw(job)
         break
     return await job_answer(request, state, job)
 

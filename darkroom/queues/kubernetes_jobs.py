@@ -120,7 +120,9 @@ class KubernetesJobQueue(JobQueue):
         await (self._work.over if self._work else asyncio.Event()).wait()
 
     async def depth(self) -> QueueDepth:
-        """Count the Jobs: one list call for each `PAGE` of them."""
+        """Count the Jobs: one list call for each `PAGE` of them. In a pod, its own message."""
+        if self._work is not None:  # its account may not list, and no other pod can have its job
+            return QueueDepth(int(not self._work.over.is_set()), dead_lettered=0, scheduled=0)
         jobs = await self._jobs()
         waiting = [job for job in jobs if is_unfinished(job)]
         later = sum(held_until(job) is not None or is_between_pods(job) for job in waiting)
