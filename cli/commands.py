@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import dead_letters, tiers, webhooks
+from cli import dead_letters, models, tiers, webhooks
 from cli.options import Url
 from darkroom import __version__
 
@@ -24,6 +24,8 @@ app.add_typer(keys, name="keys")
 app.add_typer(dead_letters.app)
 
 app.add_typer(webhooks.app)
+
+app.add_typer(models.app)
 
 JobId = Annotated[str, typer.Argument(help="Id of a job, as `submit` and `list` print it.")]
 
@@ -172,14 +174,6 @@ def usage(
     show_usage(url, days)
 
 
-@app.command()
-def models(url: Url = None) -> None:
-    """Show what may be asked for."""
-    from cli.jobs import show_models
-
-    show_models(url)
-
-
 @keys.command("new")
 def new_key(
     tenant: Annotated[str, typer.Option(help="Who the key belongs to.")],
@@ -210,9 +204,13 @@ def api(
 
 @app.command()
 def worker(
+    devices: Annotated[
+        str | None,
+        typer.Option(help="A worker on each visible GPU or MIG slice: all, or how many."),
+    ] = None,
     watch_parent: Annotated[bool, typer.Option(tiers.WATCH_PARENT, hidden=True)] = False,
 ) -> None:
-    """Run one worker process, set by environment variables."""
+    """Run one worker process, or one on each device, set by environment variables."""
     if watch_parent:
         tiers.follow_parent()
-    raise typer.Exit(tiers.serve_worker())
+    raise typer.Exit(tiers.serve_worker(devices))

@@ -18,11 +18,11 @@ def serve_api() -> int:
     return serve()
 
 
-def serve_worker() -> int:
-    """Run one worker until it is told to stop; return the exit status."""
+def serve_worker(devices: str | None = None) -> int:
+    """Run one worker, or one on each of ``devices``, until told to stop; return the exit status."""
     with needing("worker", "the worker"):
         from worker.wiring import serve
-    return serve()
+    return serve(devices)
 
 
 def serve_webhooks() -> int:

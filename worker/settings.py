@@ -4,6 +4,8 @@ Every variable is described in docs/configuration.md; a test holds the two toget
 """
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +14,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from darkroom.catalog import Catalog, Pool
 from darkroom.errors import SettingsError
+from darkroom.settings import load
 
 STORING_SECONDS = 30.0
 LEAST_STUCK_SECONDS = 600.0
 GIB = 2**30
+PLACES = r"^(hub|azblob://[^/]+/[^/]+)$"
+DEVICES = r"^(all|[1-9]\d?)?$"
 
 
 class ModelsSettings(BaseSettings):
@@ -30,7 +35,7 @@ class ModelsSettings(BaseSettings):
     )
     models_from: str = Field(
         "hub",
-        pattern=r"^(hub|azblob://[^/]+/[^/]+)$",
+        pattern=PLACES,
         description="Where `darkroom models pull` gets models: `hub` (Hugging Face, or the mirror"
         " that `HF_ENDPOINT` names) or `azblob://ACCOUNT/CONTAINER`.",
     )
@@ -78,7 +83,7 @@ class WorkerSettings(BaseSettings):
     )
     devices: str = Field(
         "",
-        pattern=r"^(all|[1-9]\d?)?$",
+        pattern=DEVICES,
         description="Start a worker process on each GPU or MIG slice that is visible (`all`), or"
         " on the first N; empty: this process is the only one.",
     )
@@ -121,6 +126,20 @@ class WorkerSettings(BaseSettings):
         gt=0,
         le=60,
         description="Longest wait of one lease call; an idle worker stops within this time.",
+    )
+    window: int = Field(
+        64,
+        ge=1,
+        le=1000,
+        description="Most messages held ahead of the running batch; its share of the backlog bounds"
+        " it as well.",
+    )
+    depth_seconds: float = Field(
+        5.0,
+        gt=0,
+        le=600,
+        description="Least time between two counts of the queue's messages; an idle worker counts"
+        " none.",
     )
     progress_seconds: float = Field(
         1.0, ge=0, le=60, description="Least time between two progress writes of a job."
@@ -202,6 +221,47 @@ class WorkerSettings(BaseSettings):
     def host_bytes(self) -> int:
         """What models may take of host memory; 0: the engine's own share."""
         return int(self.host_memory_gib * GIB)
+
+
+def load_worker_settings(devices: str | None) -> WorkerSettings:
+    """Read the settings; ``devices`` from the command line wins. Raises `SettingsError`."""
+    settings = load(WorkerSettings)
+    if devices is None:
+        return settings
+    if not re.fullmatch(DEVICES, devices):
+        raise SettingsError(f"--devices: write all or a number, not {devices}", target="--devices")
+    return settings.model_copy(update={"devices": devices})
+
+
+def load_models_settings(cache: Path | None, place: str | None) -> ModelsSettings:
+    """Read the settings; what the command line gives wins. Raises `SettingsError`."""
+    settings = load(ModelsSettings)
+    if place is not None and not re.fullmatch(PLACES, place):
+        raise SettingsError(
+            f"{place}: write hub or azblob://ACCOUNT/CONTAINER", target="--from or --to"
+        )
+    given = {"models_dir": cache, "models_from": place}
+    return settings.model_copy(update={name: text for name, text in given.items() if text})
+
+
+def child_environments(
+    devices: Sequence[str], settings: WorkerSettings
+) -> Sequence[dict[str, str]]:
+    """Return the variables of one worker process per device (a UUID), each of which sees its own.
+
+    Where metrics are served, the ports count up from the one that is set.
+    """
+    return [
+        {
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": device,
+            "DARKROOM_WORKER_DEVICES": "",
+            "DARKROOM_WORKER_METRICS_PORT": str(
+                settings.metrics_port + index if settings.metrics_port else 0
+            ),
+        }
+        for index, device in enumerate(devices)
+    ]
 
 
 def restrain_libraries() -> None:

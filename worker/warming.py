@@ -1,16 +1,16 @@
 """Before a worker says that it is ready: its models are loaded and, if wished, have drawn once."""
 
+import asyncio
+import time
+
 from darkroom.catalog import Catalog, Model, Pool
-from darkroom.errors import ModelUnavailable, OutOfMemory, Preempted, SettingsError
+from darkroom.errors import ModelUnavailable, OutOfMemory, SettingsError
 from darkroom.generation import Generation
 from darkroom.log import get_logger
-from worker.background import beside
-from worker.claims import Spent
 from worker.drain import Drain
 from worker.engine_thread import EngineThread
-from worker.engines.base import GenerationTask
+from worker.engines.base import GenerationStopped, GenerationTask, Preview
 from worker.models import locate
-from worker.stopping import StopSignal
 
 VARIABLE = "DARKROOM_WORKER_WARM_MODELS"
 
@@ -44,42 +44,46 @@ async def warm_up(
 ) -> bool:
     """Load ``models``, the last one last; with ``steps``, each makes a picture of so many.
 
-    Returns False when the drain began before the end. Raises `SettingsError` for a model that
-    cannot be loaded here: a worker that cannot work must not take jobs only to fail them.
+    Returns False when the drain began before the end; what the engine does then goes on behind.
+    Raises `SettingsError` for a model that cannot be loaded here: a worker that cannot work must
+    not take jobs only to fail them.
     """
-    stop = StopSignal()
-    async with beside(_when_draining(drain, stop), "warm-up"):
+    leaving = asyncio.ensure_future(drain.begun.wait())
+    try:
         for model in models:
+            warming = asyncio.create_task(_warm(model, catalog, thread, drain, steps))
+            await asyncio.wait({warming, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if drain.begun.is_set():
-                break
-            try:
-                await _warm(model, catalog, thread, stop, steps)
-            except Preempted:
-                break
-            except (ModelUnavailable, OutOfMemory) as error:
-                raise SettingsError(f"warm-up: {error.message}", target=VARIABLE) from error
+                warming.add_done_callback(lambda done: done.cancelled() or done.exception())
+                return False
+            await warming
+    except (ModelUnavailable, OutOfMemory) as error:
+        raise SettingsError(f"warm-up: {error.message}", target=VARIABLE) from error
+    finally:
+        leaving.cancel()
     return not drain.begun.is_set()
 
 
 async def _warm(
-    model: Model, catalog: Catalog, thread: EngineThread, stop: StopSignal, steps: int
+    model: Model, catalog: Catalog, thread: EngineThread, drain: Drain, steps: int
 ) -> None:
-    spent = Spent()
-    await thread.load(model, locate(model, catalog), stop, spent)
+    load_seconds = await thread.load(model, locate(model, catalog))
+    started = time.perf_counter()
     if steps and "text_to_image" in model.kinds:
         task = GenerationTask(_first_picture(model, steps))
-        await thread.generate([task], lambda step, total, preview: stop.check(), spent)
+
+        def step_done(step: int, total: int, preview: Preview) -> None:
+            if drain.begun.is_set():
+                raise GenerationStopped
+
+        await thread.submit(lambda: thread.generate([task], step_done))
+    picture_seconds = time.perf_counter() - started
     log.info(
         "model_warm",
         model=model.name,
-        load_seconds=round(spent.load_seconds, 3),
-        gpu_seconds=round(spent.gpu_seconds, 3),
+        load_seconds=round(load_seconds, 3),
+        picture_seconds=round(picture_seconds, 3),
     )
-
-
-async def _when_draining(drain: Drain, stop: StopSignal) -> None:
-    await drain.begun.wait()
-    stop.set(Preempted("the worker is leaving"))
 
 
 def _first_picture(model: Model, steps: int) -> Generation:

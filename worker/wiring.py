@@ -18,35 +18,49 @@ from darkroom.settings import DarkroomSettings
 from darkroom.wiring import Backends, open_backends
 from worker.background import beside
 from worker.backoff import Backoff
+from worker.devices import chosen
 from worker.drain import Drain
 from worker.engine_thread import EngineThread
 from worker.engines.base import Engine
 from worker.failures import Failures
 from worker.health import Health, served
 from worker.loop import LoopPace, Worker
+from worker.model_cache import ModelCache
 from worker.models import locate, locate_lora, read_ahead
-from worker.runner import Runner, Workplace
-from worker.settings import DeviceSettings, ModelsSettings, WorkerSettings, restrain_libraries
+from worker.settings import (
+    DeviceSettings,
+    ModelsSettings,
+    WorkerSettings,
+    child_environments,
+    load_worker_settings,
+    restrain_libraries,
+)
+from worker.supervisor import Supervisor
 from worker.warming import models_to_warm, warm_up
 from worker.watch import WatchPace
+from worker.workplace import Workplace
 
 log = get_logger()
 
 
-def serve() -> int:
+def serve(devices: str | None = None) -> int:
     """Run a worker until SIGTERM or SIGINT and return the exit status.
 
     1 when the device was lost: whoever started the worker starts it again (Kubernetes does).
+    ``devices`` overrides the setting of that name: then this process only looks after others.
     Raises `SettingsError` (and `MissingExtra`) when it cannot start.
     """
     shared = shared_settings.load(DarkroomSettings)
-    mine = shared_settings.load(WorkerSettings)
+    mine = load_worker_settings(devices)
     configure(shared.log_level, shared.log_format, "worker")
     restrain_libraries()
     catalog = load_catalog(shared.catalog, shared_settings.load(ModelsSettings).models_dir)
     pool = catalog.pool(mine.pool) if mine.pool else catalog.pools[0]
     mine.grace_for(pool)  # refused before minutes of loading
     warm = models_to_warm(mine.warm_models, catalog, pool)  # likewise
+    if mine.devices and (gpus := chosen(mine.devices, shared_settings.load(DeviceSettings))):
+        each = child_environments([gpu.uuid for gpu in gpus], mine)
+        return asyncio.run(Supervisor(dict(zip(gpus, each, strict=True))).run())
     return asyncio.run(_serve(shared, mine, catalog, pool, warm))
 
 
@@ -78,7 +92,8 @@ def build_worker(
     """Return a worker of ``pool`` on ``backends``."""
     clock = SystemClock()
     metrics.price_usd_per_hour.labels(pool.name).set(pool.price_per_hour_usd)
-    metrics.jobs_in_flight.labels(pool.name).set(0)  # an idle worker is counted too
+    for gauge in (metrics.jobs_in_flight, metrics.jobs_held):
+        gauge.labels(pool.name).set(0)  # an idle worker is counted too
     failures = Failures(
         jobs=backends.jobs,
         clock=clock,
@@ -98,15 +113,14 @@ def build_worker(
         claim_seconds=shared.lease_seconds,
         image_digest=mine.image_digest,
     )
-    return Worker(
-        queue=backends.queues[pool.name],
-        runner=Runner(place, failures),
-        drain=drain,
-        clock=clock,
-        metrics=metrics,
-        pace=LoopPace(mine.poll_seconds, shared.renew_seconds, shared.max_delivery_count),
-        pool=pool.name,
+    pace = LoopPace(
+        mine.poll_seconds,
+        shared.renew_seconds,
+        shared.max_delivery_count,
+        mine.depth_seconds,
+        mine.window,
     )
+    return Worker(backends.queues[pool.name], place, failures, drain, pace)
 
 
 async def _serve(
@@ -149,7 +163,9 @@ async def _work(
     thread: EngineThread | None = None
     try:
         _, engine = await asyncio.gather(_greet(backends, shared.region), opening)
-        thread = EngineThread(engine)
+        thread = EngineThread(
+            engine, ModelCache(engine, mine.device_bytes, mine.host_bytes, metrics)
+        )
         health.watch_engine(lambda: thread.silent_seconds, mine.stuck_after(pool, catalog))
         device = thread.description.device
         metrics.worker_info.labels(
