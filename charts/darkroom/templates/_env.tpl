@@ -129,6 +129,7 @@
 {{ include "darkroom.variable" (list "DARKROOM_WORKER_WARM_MODELS" $pool.warmModels) }}
 {{ include "darkroom.variable" (list "DARKROOM_WORKER_GRACE_SECONDS" (include "darkroom.number" $pool.graceSeconds)) }}
 {{ include "darkroom.variable" (list "DARKROOM_WORKER_POLL_SECONDS" (include "darkroom.number" $pool.pollSeconds)) }}
+{{ include "darkroom.variable" (list "DARKROOM_WORKER_DELETION_COST" (and (eq .mode "deployment") $root.Values.workers.deletionCost | toString)) }}
 {{ include "darkroom.variable" (list "DARKROOM_WORKER_METRICS_HOST" "0.0.0.0") }}
 {{ include "darkroom.variable" (list "DARKROOM_WORKER_METRICS_PORT" "9090") }}
 {{- with $pool.scheduledEventsUrl }}
