@@ -7,7 +7,7 @@ their old release puts the message back until a new one takes it.
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -33,6 +33,20 @@ class Message(Protocol):
     def encode(self) -> bytes:
         """Return the body."""
         ...
+
+
+class BatchKey(NamedTuple):
+    """What jobs must agree in to share one pipeline call. Sides in pixels."""
+
+    model: str
+    kind: str
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    scheduler: str
+    strength: float | None
+    loras: tuple[str, ...]
 
 
 class JobMessage(BaseModel):
@@ -61,6 +75,12 @@ class JobMessage(BaseModel):
     num_images: int
     scheduler: str
     loras: tuple[str, ...] = ()
+    strength: float | None = None
+
+    @property
+    def batch_key(self) -> BatchKey:
+        """What it must share with another job to share its pipeline call."""
+        return BatchKey(**{name: getattr(self, name) for name in BatchKey._fields})
 
     @property
     def message_id(self) -> str:
@@ -98,6 +118,7 @@ def message_for(job: Job) -> JobMessage:
         num_images=asked.num_images,
         scheduler=asked.scheduler,
         loras=tuple(f"{lora.name}:{lora.weight}" for lora in asked.loras),
+        strength=asked.strength,
     )
 
 

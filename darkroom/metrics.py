@@ -63,7 +63,26 @@ class WorkerMetrics:
             registry=registry,
         )
         self.jobs_in_flight = Gauge(
-            "darkroom_jobs_in_flight", "Jobs held by this worker.", ["pool"], registry=registry
+            "darkroom_jobs_in_flight", "Jobs that this worker runs.", ["pool"], registry=registry
+        )
+        self.jobs_held = Gauge(
+            "darkroom_jobs_held",
+            "Messages that this worker holds for jobs that it does not run yet.",
+            ["pool"],
+            registry=registry,
+        )
+        self.batch_pictures = Histogram(
+            "darkroom_batch_pictures",
+            "Pictures made by one pipeline call.",
+            ["pool"],
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=registry,
+        )
+        self.device_seconds = Counter(
+            "darkroom_device_seconds_total",
+            "Time that the device was given to: `load` of models, `generate` of pictures.",
+            ["pool", "doing"],
+            registry=registry,
         )
         self.worker_info = Gauge(
             "darkroom_worker_info",

@@ -21,7 +21,7 @@ TRIES_ONCE_STOPPED = 3
 
 @dataclass(frozen=True)
 class Delivery:
-    """What the runner is given; ``is_last`` when one more failure sets the message aside."""
+    """What the runner is given. ``max_delivery_count`` is how often a job may be run and fail."""
 
     lease: Lease
     stop: StopSignal
@@ -29,14 +29,17 @@ class Delivery:
     max_delivery_count: int
 
     @property
-    def is_last(self) -> bool:
-        """Whether no later delivery may run the job."""
+    def is_counted_out(self) -> bool:
+        """Whether the queue's count leaves no later delivery that may run the job."""
         return self.lease.delivery_count >= self.max_delivery_count
 
-    @property
-    def is_spare(self) -> bool:
-        """Whether the deliveries that may run the job are used up: a worker died on the last."""
-        return self.lease.delivery_count > self.max_delivery_count
+    def is_last(self, attempts: int) -> bool:
+        """Whether a job of so many attempts may not be run again.
+
+        The queue counts deliveries, and a worker that dies costs one to every message that it held,
+        whether or not it ran the job. So both must say so: the queue, and the record's attempts.
+        """
+        return self.is_counted_out and attempts >= self.max_delivery_count
 
     def hold(self, claim: Claim) -> None:
         """From now on, extend ``claim`` with the lease."""

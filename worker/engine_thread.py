@@ -1,6 +1,8 @@
-"""The one thread that an engine lives on, and the model that it holds.
+"""The one thread that an engine lives on.
 
 torch never runs on the event loop: lease renewal, progress and cancellation go on while it works.
+Calls run one at a time in the order in which they were made, so a call that was queued while
+another ran begins the moment that one ends.
 """
 
 import asyncio
@@ -8,36 +10,37 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from PIL.Image import Image
 
 from darkroom.catalog import Model
-from worker.claims import Spent
-from worker.engines.base import (
-    Engine,
-    EngineDescription,
-    GenerationTask,
-    OnStep,
-    Preview,
-)
-from worker.stopping import StopSignal
+from darkroom.errors import DeviceLost
+from worker.engines.base import Engine, EngineDescription, GenerationTask, OnStep, Preview
+from worker.model_cache import ModelCache
 
 T = TypeVar("T")
 
 
 class EngineThread:
-    """Runs an engine's calls one at a time, in the order they were made.
+    """The engine, its models, and whether it still lives.
 
-    Wall seconds inside the engine are added to the caller's `Spent`, whether or not it raised.
+    ``lost`` is set once the device is of no more use: no later call can succeed. `ready`,
+    `generate` and `shed` may be called only from within what was given to `submit`.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, cache: ModelCache | None = None) -> None:
         self.description: EngineDescription = engine.describe()
+        self.lost: DeviceLost | None = None
         self._engine = engine
-        self._loaded: Model | None = None
+        self._cache = cache or ModelCache(engine)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._last_sign: float | None = None  # of the call that runs now; monotonic
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The models that need no load, least recently used first."""
+        return self._cache.loaded
 
     @property
     def silent_seconds(self) -> float:
@@ -45,36 +48,42 @@ class EngineThread:
         last = self._last_sign
         return 0.0 if last is None else time.monotonic() - last
 
-    async def load(self, model: Model, folder: Path, stop: StopSignal, spent: Spent) -> None:
-        """Make ``model`` the loaded one.
+    async def load(self, model: Model, folder: Path) -> float:
+        """Have ``model`` ready, before any job asks; return the seconds it took."""
+        return await self.submit(lambda: self.ready(model, folder))
 
-        A load cannot be interrupted: when ``stop`` is set first, its reason is raised at once and
-        the load goes on behind. Raises what the engine's load raises.
-        """
-        loading = self._submit(lambda: self._load(model, folder, spent))
-        stopping = asyncio.ensure_future(stop.wait())
-        try:
-            either: set[asyncio.Future[Any]] = {loading, stopping}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-        if not loading.done():
-            loading.add_done_callback(lambda done: done.cancelled() or done.exception())
-            stop.check()
-        await loading
-
-    async def generate(
-        self, batch: Sequence[GenerationTask], on_step: OnStep, spent: Spent
-    ) -> list[list[Image]]:
-        """Return each task's pictures. Raises what the engine's generate raises."""
-        return await self._submit(lambda: self._generate(batch, on_step, spent))
+    def submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Run ``call`` on the thread, after what was submitted before."""
+        return asyncio.get_running_loop().run_in_executor(self._thread, self._signed, call)
 
     def close(self) -> None:
         """Take no more calls; the present one, if any, goes on to its end."""
         self._thread.shutdown(wait=False)
 
-    def _submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, self._signed, call)
+    def ready(self, model: Model, folder: Path) -> float:
+        """Have ``model`` on the device; return the seconds it took. Raises as the engine does."""
+        try:
+            return self._cache.ready(model, folder)
+        except DeviceLost as error:
+            self.lost = error
+            raise
+
+    def generate(self, batch: Sequence[GenerationTask], on_step: OnStep) -> list[list[Image]]:
+        """Return each task's pictures. Raises what the engine's generate raises."""
+
+        def step_done(step: int, total: int, preview: Preview) -> None:
+            self._last_sign = time.monotonic()
+            on_step(step, total, preview)
+
+        try:
+            return self._engine.generate(batch, step_done)
+        except DeviceLost as error:
+            self.lost = error
+            raise
+
+    def shed(self, keep: str) -> bool:
+        """Make room on the device beside model ``keep``; False when there is none to make."""
+        return self._cache.shed(keep)
 
     def _signed(self, call: Callable[[], T]) -> T:
         self._last_sign = time.monotonic()
@@ -82,29 +91,3 @@ class EngineThread:
             return call()
         finally:
             self._last_sign = None
-
-    def _load(self, model: Model, folder: Path, spent: Spent) -> None:
-        if self._loaded == model:
-            return
-        started = time.perf_counter()
-        try:
-            if self._loaded is not None:
-                self._engine.unload(self._loaded.name)
-            self._loaded = None
-            self._engine.load(model, folder)
-            self._loaded = model
-        finally:
-            spent.load_seconds += time.perf_counter() - started
-
-    def _generate(
-        self, batch: Sequence[GenerationTask], on_step: OnStep, spent: Spent
-    ) -> list[list[Image]]:
-        def step_done(step: int, total: int, preview: Preview) -> None:
-            self._last_sign = time.monotonic()
-            on_step(step, total, preview)
-
-        started = time.perf_counter()
-        try:
-            return self._engine.generate(batch, step_done)
-        finally:
-            spent.gpu_seconds += time.perf_counter() - started

@@ -25,7 +25,7 @@ from darkroom.errors import (
     UnsupportedMessage,
     VersionConflict,
 )
-from darkroom.jobs import Job, JobError, cancel, check_attempt, fail, is_claimed, release
+from darkroom.jobs import Job, JobError, JobState, cancel, check_attempt, fail, is_claimed, release
 from darkroom.jobstores.base import JobStore
 from darkroom.log import get_logger
 from darkroom.metrics import WorkerMetrics
@@ -50,6 +50,10 @@ class AlreadyClaimed(Exception):
         self.job = job
 
 
+class MustRunAlone(Exception):
+    """The job's last attempt was not heard of again, and others would share this one."""
+
+
 @dataclass(frozen=True)
 class Failures:
     """The rules for the jobs of one pool."""
@@ -60,8 +64,12 @@ class Failures:
     metrics: WorkerMetrics
     pool: Pool
 
-    def may_start(self, job: Job) -> None:
-        """Refuse a job that is over, claimed elsewhere, canceled or too late, by raising that."""
+    def may_start(self, job: Job, delivery: Delivery, is_alone: bool) -> None:
+        """Refuse a job that is over, claimed elsewhere, canceled, too late or used up, by raising.
+
+        Raises `MustRunAlone` for one whose last attempt was not heard of again, unless it
+        ``is_alone``: what killed that worker shall not take other jobs with it a second time.
+        """
         now = self.clock.now()
         if job.status.is_terminal or is_claimed(job, now):
             raise AlreadyClaimed(job)
@@ -69,15 +77,21 @@ class Failures:
             raise JobCanceled
         if job.deadline_at is not None and job.deadline_at <= now:
             raise DeadlineExceeded("the job's deadline passed before it was started")
+        has_died = job.status is JobState.RUNNING
+        is_spare = delivery.lease.delivery_count > delivery.max_delivery_count
+        if has_died and is_spare and delivery.is_last(job.attempts):
+            raise GenerationFailed("the workers that ran the job died, on each of its deliveries")
+        if has_died and not is_alone:
+            raise MustRunAlone
 
     async def unreadable(self, delivery: Delivery, error: UnsupportedMessage) -> Disposition:
         """Give back a message that cannot be read: a newer release may know it, until the last."""
-        if not delivery.is_last:
+        if not delivery.is_counted_out:
             return self._later(delivery, error)
-        return await self._end_unclaimed(delivery, error)
+        return await self._end_unclaimed(delivery, delivery.lease.message_id, error)
 
-    async def unclaimed(self, delivery: Delivery, error: Exception) -> Disposition:
-        """Decide on a delivery whose claim raised ``error``."""
+    async def unclaimed(self, delivery: Delivery, job_id: str, error: Exception) -> Disposition:
+        """Decide on a delivery that was not claimed, because of ``error``."""
         if isinstance(error, AlreadyClaimed):
             return self._yield_to(error.job)
         if isinstance(error, JobNotFound):
@@ -85,9 +99,9 @@ class Failures:
         meaning = _meaning(delivery, error)
         if isinstance(meaning, Preempted | LeaseLost):
             return Abandon(meaning.code, counted=False)
-        if isinstance(meaning, Retryable) and not delivery.is_last:
+        if isinstance(meaning, Retryable) and not delivery.is_counted_out:
             return self._later(delivery, meaning)
-        return await self._end_unclaimed(delivery, meaning)
+        return await self._end_unclaimed(delivery, job_id, meaning)
 
     async def claimed(self, delivery: Delivery, claim: Claim, error: Exception) -> Disposition:
         """Decide on a claimed job that ``error`` stopped; end or release its record."""
@@ -112,7 +126,7 @@ class Failures:
                 return Gone()
             case Preempted():
                 return await self._return(delivery, claim, Abandon(error.code, counted=False))
-            case Retryable() if not delivery.is_last:
+            case Retryable() if not delivery.is_last(claim.attempt):
                 return await self._return(delivery, claim, self._later(delivery, error))
             case Retryable():
                 then = DeadLetter(error.code, error.message)
@@ -155,21 +169,27 @@ class Failures:
         usage = claim.spent.on_top_of(job.usage, self.pool)
         return job.model_copy(update={"usage": usage})
 
-    async def _end_unclaimed(self, delivery: Delivery, error: Exception) -> Disposition:
+    async def _end_unclaimed(
+        self, delivery: Delivery, job_id: str, error: Exception
+    ) -> Disposition:
         """End the record of a job that nobody runs, as ``error`` asks."""
         aside = _then(error)
         try:
-            return await delivery.insist(lambda: self._end(delivery.lease.message_id, error, aside))
+            return await delivery.insist(lambda: self._end(delivery, job_id, error, aside))
         except JobNotFound:
             return aside if isinstance(aside, DeadLetter) else GONE
         except StoreUnavailable as outage:
             return self._uncounted(delivery, outage)
 
-    async def _end(self, job_id: str, error: Exception, then: Disposition) -> Disposition:
+    async def _end(
+        self, delivery: Delivery, job_id: str, error: Exception, then: Disposition
+    ) -> Disposition:
         while True:
             job = await self.jobs.get(job_id)
             if job.status.is_terminal or is_claimed(job, self.clock.now()):
                 return self._yield_to(job)
+            if isinstance(error, Retryable) and not delivery.is_last(job.attempts):
+                return self._uncounted(delivery, error)
             try:
                 written = await self.jobs.compare_and_set(self._ended(job, error), job.version)
             except VersionConflict:
@@ -202,8 +222,9 @@ class Failures:
         return Abandon(CLAIMED, delay_seconds=left, counted=False)
 
     def _later(self, delivery: Delivery, error: DarkroomError) -> Abandon:
+        """Give back with back-off; uncounted when only the record keeps the job from its end."""
         delay = self.backoff.delay(error, delivery.lease.delivery_count)
-        return Abandon(error.code, delay_seconds=delay)
+        return Abandon(error.code, delay_seconds=delay, counted=not delivery.is_counted_out)
 
     def _uncounted(self, delivery: Delivery, error: DarkroomError) -> Abandon:
         delay = self.backoff.delay(error, delivery.lease.delivery_count)

@@ -1,22 +1,35 @@
-"""The worker's loop: lease, hold, run, settle; and drain when it is time to go."""
+"""The worker: leases, holds, runs and settles messages; and drains when it is time to go.
+
+Three things go on at once. The intake leases messages into the window; the conductor takes batches
+from it and keeps the device at work; and every message has a task of its own, which renews its
+lease, waits for its turn, runs its job and settles it.
+"""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from darkroom.clock import Clock
-from darkroom.errors import Preempted, QueueUnavailable
+from darkroom.errors import DarkroomError, Preempted, QueueUnavailable, UnsupportedMessage
 from darkroom.log import get_logger
-from darkroom.metrics import WorkerMetrics
+from darkroom.messages import decode
 from darkroom.queues.base import JobQueue, Lease
 from worker.background import beside
+from worker.backlog import Backlog
+from worker.changes import Changes
+from worker.conductor import LEAVING, Conductor
 from worker.delivery import Delivery
 from worker.dispositions import Abandon, Complete, DeadLetter, Disposition, Gone, settle
 from worker.drain import Drain
-from worker.renewal import renewed
+from worker.failures import CLAIMED, Failures, MustRunAlone
+from worker.intake import Intake
+from worker.renewal import Renewal
 from worker.runner import Runner
+from worker.scheduler import Rules
 from worker.stopping import StopSignal
+from worker.window import Held, Window
+from worker.workplace import Workplace
 
 log = get_logger()
 
@@ -30,85 +43,145 @@ DISPOSITIONS: dict[type[Disposition], str] = {
 
 @dataclass(frozen=True)
 class LoopPace:
-    """Seconds of one lease call's longest wait and between renewals; the queue's own limit."""
+    """Seconds of one lease call's longest wait, between renewals, and between counts of the queue.
+
+    ``max_delivery_count`` is the queue's own limit, ``window`` the most messages held ahead.
+    """
 
     poll_seconds: float
     renew_seconds: float
     max_delivery_count: int
+    look_seconds: float = 5.0
+    window: int = 64
 
 
 class Worker:
-    """Serves one queue, one job at a time, until the drain."""
+    """Serves one queue until the drain."""
 
     def __init__(
-        self,
-        queue: JobQueue,
-        runner: Runner,
-        drain: Drain,
-        clock: Clock,
-        metrics: WorkerMetrics,
-        pace: LoopPace,
-        pool: str,
+        self, queue: JobQueue, place: Workplace, failures: Failures, drain: Drain, pace: LoopPace
     ) -> None:
-        self._queue = queue
-        self._runner = runner
+        pool = place.pool
+        self._place = place
+        self._failures = failures
         self._drain = drain
-        self._clock = clock
-        self._metrics = metrics
         self._pace = pace
-        self._pool = pool
+        self._clock: Clock = place.clock
+        self._runner = Runner(place, failures)
+        changes, most = Changes(), max(pace.window, pool.concurrency)
+        self._window = Window(changes, place.metrics.jobs_held.labels(pool.name))
+        backlog = Backlog(queue, pool.replicas.max, pool.concurrency, most, pace.look_seconds)
+        self._conductor = Conductor(place, self._window, backlog, changes, Rules(most=most))
+        self._intake = Intake(
+            queue,
+            backlog,
+            self._window,
+            self._conductor,
+            changes,
+            self._receive,
+            pace.poll_seconds,
+            pace.look_seconds,
+        )
+        self._tasks = asyncio.TaskGroup()
+        self._leaving = asyncio.Event()
 
     async def run(self) -> None:
         """Work until the drain has begun and what was held is settled.
 
-        Raises `DeviceLost`, once its job was given back: another process may use the device again.
+        Raises `DeviceLost`, once its jobs were given back: another process may use the device
+        again.
         """
-        while not self._drain.begun.is_set():
-            for lease in await self._lease():
-                if self._drain.begun.is_set():
-                    await self._settle(lease, Abandon(Preempted.code, counted=False))
-                else:
-                    await self._handle(lease)
-            if self._runner.device_lost is not None:
-                raise self._runner.device_lost
+        async with self._tasks as tasks:
+            tasks.create_task(self._intake.run(self._leaving), name="intake")
+            tasks.create_task(self._conductor.run(tasks), name="conductor")
+            await self._time_to_go()
+            self._leave()
+        if self._place.engine.lost is not None:
+            raise self._place.engine.lost
 
-    async def _lease(self) -> Sequence[Lease]:
-        """Hold the next message, if one comes in time.
-
-        The call is never cut short: a message that it had just taken would then be nobody's until
-        its lease ran out.
-        """
+    async def _time_to_go(self) -> None:
+        ways = {
+            asyncio.ensure_future(event.wait())
+            for event in (self._drain.begun, self._conductor.lost)
+        }
         try:
-            return await self._queue.lease(1, self._pace.poll_seconds)
-        except QueueUnavailable as error:
-            log.warning("queue_unavailable", message=error.message)
-            await self._pause()
-            return ()
-
-    async def _pause(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._pace.poll_seconds):
-                await self._drain.begun.wait()
-
-    async def _handle(self, lease: Lease) -> None:
-        """Hold one message while its job runs, then settle it."""
-        stop = StopSignal()
-        in_flight = self._metrics.jobs_in_flight.labels(self._pool)
-        in_flight.inc()
-        try:
-            async with (
-                renewed(lease, stop, self._clock, self._pace.renew_seconds) as renewal,
-                beside(self._when_over(stop), "grace"),
-            ):
-                delivery = Delivery(lease, stop, renewal, self._pace.max_delivery_count)
-                disposition = await self._runner.run(delivery)
-                await self._settle(lease, disposition)
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            in_flight.dec()
+            for way in ways:
+                way.cancel()
+
+    def _leave(self) -> None:
+        """Lease nothing more, and give back at once what has not begun to run."""
+        self._leaving.set()
+        self._conductor.leave()
+        for held in self._window.line:
+            self._window.give_back(held.message.job_id, LEAVING)
+
+    def _receive(self, lease: Lease) -> None:
+        """Take a leased message in: from now on a task of its own looks after it."""
+        if self._leaving.is_set():
+            self._tasks.create_task(self._settle(lease, Abandon(Preempted.code, counted=False)))
+            return
+        stop = StopSignal()
+        renewal = Renewal(lease, stop, self._clock, self._pace.renew_seconds)
+        delivery = Delivery(lease, stop, renewal, self._pace.max_delivery_count)
+        try:
+            held = Held(delivery, decode(lease.body))
+        except UnsupportedMessage as error:
+            task = self._hold(delivery, self._failures.unreadable(delivery, error))
+        else:
+            task = self._carry(held) if self._window.take(held) else self._put_off(delivery)
+        self._tasks.create_task(task, name=f"message-{lease.message_id}")
+
+    async def _carry(self, held: Held) -> None:
+        """Look after a message and its job to the end."""
+        try:
+            await self._hold(held.delivery, self._serve(held))
+        finally:
+            if held.delivery.renewal.claim is not None:
+                self._place.metrics.jobs_in_flight.labels(self._place.pool.name).dec()
+            if held.seat is not None:
+                held.seat.close()
+
+    async def _hold(self, delivery: Delivery, work: Coroutine[Any, Any, Disposition]) -> None:
+        """Renew one message's lease until ``work`` has said what becomes of it and that is done."""
+        lease, renewal = delivery.lease, delivery.renewal
+        async with (
+            beside(renewal.run(), f"renew-{lease.message_id}"),
+            beside(self._when_over(delivery.stop), "grace"),
+        ):
+            await self._settle(lease, await work)
+
+    async def _serve(self, held: Held) -> Disposition:
+        """Wait for a message's turn, and run its job then."""
+        try:
+            while True:
+                try:
+                    seat = await held.turn()
+                finally:
+                    self._window.leave_line(held)
+                try:
+                    return await self._runner.run(held.delivery, held.message, seat)
+                except MustRunAlone:
+                    seat.close()
+                    held.wait_again()
+                if self._leaving.is_set():
+                    raise LEAVING
+                self._window.wait_in_line(held)
+        except DarkroomError as error:  # why it will have no turn here
+            job_id = held.message.job_id
+            return await self._failures.unclaimed(held.delivery, job_id, error)
+        finally:
+            self._window.let_go(held)  # before it is settled: it may come back at once
+
+    async def _put_off(self, delivery: Delivery) -> None:
+        """Give back the second copy of a message whose job is in this worker's hands already."""
+        seconds = self._place.claim_seconds
+        await self._settle(delivery.lease, Abandon(CLAIMED, delay_seconds=seconds, counted=False))
 
     async def _when_over(self, stop: StopSignal) -> None:
         await self._drain.over.wait()
-        stop.set(Preempted("the worker is leaving"))
+        stop.set(LEAVING)
 
     async def _settle(self, lease: Lease, disposition: Disposition) -> None:
         """Settle, trying again while the lease lasts; the redelivery of a done job is harmless."""
@@ -127,5 +200,5 @@ class Worker:
         if isinstance(settled, Complete):
             return
         how, code = DISPOSITIONS[type(settled)], getattr(settled, "code", "LeaseLost")
-        self._metrics.deliveries_returned.labels(self._pool, how, code).inc()
+        self._place.metrics.deliveries_returned.labels(self._place.pool.name, how, code).inc()
         log.info("delivery_returned", job_id=lease.message_id, disposition=how, code=code)

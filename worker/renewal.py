@@ -4,8 +4,6 @@ Runs on the event loop; torch runs on a thread of its own, so a long step delays
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from darkroom.clock import Clock
 from darkroom.errors import (
@@ -17,7 +15,6 @@ from darkroom.errors import (
 )
 from darkroom.log import get_logger
 from darkroom.queues.base import Lease
-from worker.background import beside
 from worker.claims import Claim
 from worker.stopping import StopSignal
 
@@ -69,13 +66,3 @@ class Renewal:
             self._stop.set(error)
         except StoreUnavailable:
             log.warning("claim_not_extended", job_id=self.claim.job.id)  # the fence still holds
-
-
-@asynccontextmanager
-async def renewed(
-    lease: Lease, stop: StopSignal, clock: Clock, renew_seconds: float
-) -> AsyncIterator[Renewal]:
-    """Renew ``lease`` while the block runs."""
-    renewal = Renewal(lease, stop, clock, renew_seconds)
-    async with beside(renewal.run(), f"renew-{lease.message_id}"):
-        yield renewal

@@ -1,8 +1,8 @@
 """Watches one job while it denoises: writes its progress, and sees why it should stop.
 
-The engine thread calls `on_step` after each step and waits for nothing: it reads one reference and
-pokes the event loop. The loop then writes progress or reads the record, and what it finds takes
-effect at the next step. So a cancel ends the job within two steps.
+After each step the engine's thread pokes the event loop and waits for nothing. The loop then writes
+progress or reads the record, and sets the job's stop signal, which that thread reads at each step.
+So a cancel takes effect within two steps.
 """
 
 import asyncio
@@ -16,7 +16,6 @@ from darkroom.errors import DeadlineExceeded, JobNotFound, StaleAttempt, StoreUn
 from darkroom.jobs import Phase, check_attempt
 from worker.background import beside
 from worker.claims import Claim
-from worker.engines.base import GenerationStopped, Preview
 from worker.stopping import JobCanceled, StopSignal
 
 
@@ -27,6 +26,10 @@ class WatchPace:
     progress_seconds: float
     cancel_check_seconds: float
 
+    def among(self, jobs: int) -> "WatchPace":
+        """The pace of one of several jobs of a batch, so that they look as often as one would."""
+        return WatchPace(self.progress_seconds, self.cancel_check_seconds * jobs)
+
 
 class Watch:
     """The progress of one claim; sets ``stop`` when it is canceled, overtaken or out of time."""
@@ -36,21 +39,14 @@ class Watch:
         self._stop = stop
         self._clock = clock
         self._pace = pace
-        self._loop = asyncio.get_running_loop()
         self._stepped = asyncio.Event()
         self._step = 0
         self._wrote_at: datetime | None = None
         self._read_at: datetime | None = None
 
-    def on_step(self, step: int, total: int, preview: Preview) -> None:
-        """Note that ``step`` of ``total`` is done. Raises `GenerationStopped`. Engine thread."""
-        asked = self._claim.job.generation.num_inference_steps
-        self._loop.call_soon_threadsafe(self._note, round(step / max(1, total) * asked))
-        if self._stop.reason is not None:
-            raise GenerationStopped
-
-    def _note(self, step: int) -> None:
-        self._step = step
+    def note(self, share: float) -> None:
+        """Note that so much of the job's denoising is done, of 1. On the event loop."""
+        self._step = round(share * self._claim.job.generation.num_inference_steps)
         self._stepped.set()
 
     async def run(self) -> None:

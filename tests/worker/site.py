@@ -27,8 +27,8 @@ from worker.engines.base import Engine, OnStep, Preview
 from worker.engines.fake import FakeEngine
 from worker.failures import Failures
 from worker.loop import LoopPace, Worker
-from worker.runner import Runner, Workplace
 from worker.watch import WatchPace
+from worker.workplace import Workplace
 
 POOL = "short"
 MAX_DELIVERIES = 3
@@ -183,9 +183,8 @@ class Site:
             pace=self.pace,
             claim_seconds=self.claim_seconds,
         )
-        pace = LoopPace(0.2, self.renew_seconds, MAX_DELIVERIES)
-        runner = Runner(place, failures)
-        return Worker(self.queue, runner, drain, self.clock, self.metrics, pace, POOL)
+        pace = LoopPace(0.2, self.renew_seconds, MAX_DELIVERIES, look_seconds=0.2)
+        return Worker(self.queue, place, failures, drain, pace)
 
     @asynccontextmanager
     async def worker(

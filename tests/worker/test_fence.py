@@ -12,9 +12,10 @@ from darkroom.jobs import Job, JobState, claim
 from darkroom.queues.base import Lease
 from darkroom.queues.memory import MemoryJobQueue
 from tests.worker.site import CountingEngine, Site, eventually
+from worker.background import beside
 from worker.claims import Claim, take
 from worker.engines.fake import FakeEngine
-from worker.renewal import renewed
+from worker.renewal import Renewal
 from worker.stopping import StopSignal
 from worker.watch import WatchPace
 
@@ -188,7 +189,7 @@ async def test_renewals_that_fail_past_the_end_of_the_lease_stop_the_job(
     memory_site: Site,
 ) -> None:
     lease, stop = SilentLease(memory_site, seconds=0.3), StopSignal()
-    async with renewed(lease, stop, memory_site.clock, renew_seconds=0.1):
+    async with beside(Renewal(lease, stop, memory_site.clock, renew_seconds=0.1).run(), "renew"):
         async with asyncio.timeout(5):
             reason = await stop.wait()
     assert isinstance(reason, LeaseLost)

@@ -1,0 +1,204 @@
+"""Keeps the device at work: has the next batch ready when the running one ends.
+
+At most two batches are with the engine's thread, the running one and the next; at most
+`MOST_FINISHING` are being encoded and stored. The next is chosen as late as it can be (see
+`worker.tempo`), so that it is chosen among as many jobs as possible, and so that jobs are claimed
+only when they are about to run.
+"""
+
+import asyncio
+import math
+import time
+from dataclasses import dataclass
+
+from darkroom.errors import Preempted, UnknownModel
+from worker.backlog import Backlog
+from worker.batch_limits import BatchLimits, size_of
+from worker.batches import Batch
+from worker.calls import Calls
+from worker.changes import Changes
+from worker.scheduler import Candidate, Rules, WorkerState, choose, overtaken, surplus
+from worker.tempo import Tempo
+from worker.window import Window
+from worker.workplace import Workplace
+
+MOST_FINISHING = 2
+NOT_NEEDED = Preempted("another worker of the pool is free")
+LEAVING = Preempted("the worker is leaving")
+
+
+@dataclass(frozen=True)
+class Started:
+    """A batch with the engine's thread; the window that it was chosen from, and its estimate."""
+
+    batch: Batch
+    calls: Calls
+    window: tuple[Candidate, ...]
+    run: tuple[str, ...]
+    estimate_seconds: float
+
+
+class Conductor:
+    """Chooses batches from the window and hands them to the engine.
+
+    ``lost`` is set when the device failed for good: nothing is chosen from then on.
+    """
+
+    def __init__(
+        self, place: Workplace, window: Window, backlog: Backlog, changes: Changes, rules: Rules
+    ) -> None:
+        self.lost = asyncio.Event()
+        self._place = place
+        self._window = window
+        self._backlog = backlog
+        self._changes = changes
+        self._rules = rules
+        self._limits = BatchLimits()
+        self._tempo = Tempo()
+        self._assembling: Batch | None = None
+        self._started: list[Started] = []
+        self._finishing = 0
+        self._surplus: frozenset[str] = frozenset()
+        self._leaving = False
+
+    @property
+    def running(self) -> int:
+        """How many jobs run or are about to: those whose turn has come and which still generate."""
+        batches = [one.batch for one in self._started]
+        if self._assembling is not None:
+            batches.append(self._assembling)
+        return sum(len(batch.seats) for batch in batches)
+
+    def seconds_to_choice(self) -> float:
+        """When the next batch is to be chosen, from now: 0 at once, infinity for not yet known."""
+        if self._assembling or len(self._started) > 1 or self._finishing >= MOST_FINISHING:
+            return math.inf
+        if not self._started:
+            return 0.0
+        (one,) = self._started
+        expected = self._tempo.expected_seconds(one.estimate_seconds)
+        remaining = one.calls.progress.remaining_seconds(expected)
+        return max(0.0, remaining - self._tempo.lead_seconds)
+
+    async def run(self, tasks: asyncio.TaskGroup) -> None:
+        """Work until `leave`. What it starts and does not wait for runs in ``tasks``."""
+        while not self._leaving:
+            seconds = self.seconds_to_choice()
+            if seconds == 0 and len(self._window):
+                await self._next_batch(tasks)
+            elif seconds == 0:
+                await self._changes.wait()
+            else:
+                await self._changes.wait(seconds)
+
+    def leave(self) -> None:
+        """Choose nothing more; stop what has not begun to run."""
+        self._leaving = True
+        late = [one.batch for one in self._started[1:]]
+        for batch in [*late, *([self._assembling] if self._assembling else [])]:
+            batch.stop(LEAVING)
+        self._changes.notify()
+
+    def give_back_surplus(self) -> None:
+        """Give back what other workers could start, if it was so the last time as well.
+
+        On Service Bus that sends a copy, so it is not done for a passing dip.
+        """
+        window = self._candidates()
+        self._return(surplus(window, self._state(), self._rules, self.running))
+
+    def _return(self, surplus: tuple[str, ...]) -> None:
+        for job_id in surplus:
+            if job_id in self._surplus:
+                self._window.give_back(job_id, NOT_NEEDED)
+        self._surplus = frozenset(surplus) - self._surplus
+
+    async def _next_batch(self, tasks: asyncio.TaskGroup) -> None:
+        """Choose a batch, wait until its jobs are claimed, and hand it to the engine."""
+        chosen_at = time.monotonic()
+        window = self._candidates()
+        decision = choose(window, self._state(), self._rules)
+        run = self._within_grace(window, decision.run)
+        estimate = sum(one.gpu_seconds for one in window if one.job_id in run)
+        batch = Batch([self._window.stop_of(job_id) for job_id in run])
+        self._assembling = batch
+        for job_id, seat in zip(run, batch.seats, strict=True):
+            self._window.call(job_id, seat)
+        self._return(decision.give_back)
+        await batch.assembled.wait()
+        self._assembling = None
+        self._tempo.prepared(time.monotonic() - chosen_at)
+        self._changes.notify()
+        if batch.is_wanted and not self._leaving:
+            one = Started(batch, self._calls(batch), window, run, estimate)
+            self._started.append(one)
+            made = self._place.engine.submit(one.calls.make)
+            tasks.create_task(self._follow(one, made), name="batch")
+
+    def _calls(self, batch: Batch) -> Calls:
+        place = self._place
+        return Calls(
+            batch, place.engine, self._limits, place.metrics, place.pool.name, self._changes.notify
+        )
+
+    async def _follow(self, one: Started, made: asyncio.Future[None]) -> None:
+        """Stay with a batch until all of its messages are settled."""
+        try:
+            await made
+        finally:
+            self._started.remove(one)
+            self._finishing += 1
+            if self._place.engine.lost is not None:
+                self.lost.set()
+                self.leave()
+            self._changes.notify()
+        self._tempo.ran(one.estimate_seconds, one.calls.run_seconds)
+        self._note_overtaken(one)
+        await one.batch.over.wait()
+        self._finishing -= 1
+        self._changes.notify()
+
+    def _candidates(self) -> tuple[Candidate, ...]:
+        return tuple(
+            held.candidate(self._load_seconds(held.message.model)) for held in self._window.line
+        )
+
+    def _load_seconds(self, model: str) -> float:
+        try:
+            return self._place.catalog.model(model).load_seconds
+        except UnknownModel:
+            return 0.0  # its job will fail of that, without a load
+
+    def _state(self) -> WorkerState:
+        place = self._place
+        return WorkerState(
+            now=place.clock.now().timestamp(),
+            loaded=place.engine.loaded,
+            capacity=place.pool.concurrency,
+            max_pictures=lambda key: self._limits.limit(size_of(key)),  # type: ignore[arg-type]
+            active=self._backlog.active,
+            replicas=place.pool.replicas.max,
+            line_empty=self._backlog.line_empty,
+        )
+
+    def _within_grace(self, window: tuple[Candidate, ...], run: tuple[str, ...]) -> tuple[str, ...]:
+        """As many of ``run`` as take no longer than the pool's longest job may.
+
+        The grace period of a drain covers that one: a batch that took longer would be thrown away.
+        """
+        seconds = {one.job_id: one.gpu_seconds for one in window}
+        left = self._place.pool.max_gpu_seconds - seconds[run[0]]
+        fit = [run[0]]
+        for job_id in run[1:]:
+            left -= seconds[job_id]
+            if left < 0:
+                break
+            fit.append(job_id)
+        return tuple(fit)
+
+    def _note_overtaken(self, one: Started) -> None:
+        """Tell the jobs that still wait how long they waited for younger ones."""
+        calls = one.calls
+        waits = overtaken(one.window, one.run, calls.load_seconds, calls.run_seconds)
+        for held in self._window.line:
+            held.overtaken_seconds += waits.get(held.message.job_id, 0.0)
