@@ -97,7 +97,11 @@ class ApiSettings(BaseSettings):
         description="Largest request body, in bytes; more is refused with 413 while it is read.",
     )
     sweep_seconds: float = Field(
-        5.0, gt=0, le=3600, description="How often the sweeper looks for jobs never sent."
+        5.0,
+        ge=0,
+        le=3600,
+        description="How often the sweeper looks for jobs never sent; 0: not in this process, since"
+        " another sweeps.",
     )
     unsent_seconds: float = Field(
         15.0,

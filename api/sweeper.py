@@ -109,8 +109,11 @@ class Sweeper:
                 self._log.warning("queue_untended", pool=pool, code=error.code)
 
     async def run(self) -> None:
-        """Sweep until cancelled. An unreachable backend is logged and tried again."""
-        while True:
+        """Sweep until cancelled, or not at all where ``sweep_seconds`` is 0.
+
+        An unreachable backend is logged and tried again.
+        """
+        while self._sweep_seconds:
             try:
                 await self.sweep()
                 await self.tend()

@@ -1,5 +1,7 @@
 """The sweeper when not all is well: one pool away, deadlines that pass, many jobs."""
 
+import asyncio
+
 from darkroom.errors import QueueUnavailable
 from darkroom.jobs import JobState
 from darkroom.messages import Message
@@ -75,3 +77,9 @@ async def test_a_job_whose_deadline_passes_before_it_is_sent_fails() -> None:
         assert job.error is not None
         assert (job.status, job.error.code) == (JobState.FAILED, "DeadlineExceeded")
         assert (await stack.state.jobs.get(patient["id"])).status is JobState.NOT_STARTED
+
+
+async def test_a_process_whose_sweep_seconds_are_0_sweeps_nothing() -> None:
+    async with open_stack(sweep_seconds=0) as stack:
+        async with asyncio.timeout(1):
+            await stack.state.sweeper.run()
