@@ -59,7 +59,7 @@ class Conductor:
         self._started: list[Started] = []
         self._finishing = 0
         self._surplus: frozenset[str] = frozenset()
-        self._leaving = False
+        self._left = asyncio.Event()
 
     @property
     def running(self) -> int:
@@ -82,7 +82,7 @@ class Conductor:
 
     async def run(self, tasks: asyncio.TaskGroup) -> None:
         """Work until `leave`. What it starts and does not wait for runs in ``tasks``."""
-        while not self._leaving:
+        while not self._left.is_set():
             seconds = self.seconds_to_choice()
             if seconds == 0 and len(self._window):
                 await self._next_batch(tasks)
@@ -93,7 +93,7 @@ class Conductor:
 
     def leave(self) -> None:
         """Choose nothing more; stop what has not begun to run."""
-        self._leaving = True
+        self._left.set()
         late = [one.batch for one in self._started[1:]]
         for batch in [*late, *([self._assembling] if self._assembling else [])]:
             batch.stop(LEAVING)
@@ -129,7 +129,7 @@ class Conductor:
         self._assembling = None
         self._tempo.prepared(time.monotonic() - chosen_at)
         self._changes.notify()
-        if batch.is_wanted and not self._leaving:
+        if batch.is_wanted and not self._left.is_set():
             one = Started(batch, self._calls(batch), window, run, estimate)
             self._started.append(one)
             made = self._place.engine.submit(one.calls.make)
@@ -143,20 +143,28 @@ class Conductor:
 
     async def _follow(self, one: Started, made: asyncio.Future[None]) -> None:
         """Stay with a batch until all of its messages are settled."""
-        try:
-            await made
-        finally:
-            self._started.remove(one)
-            self._finishing += 1
-            if self._place.engine.lost is not None:
-                self.lost.set()
-                self.leave()
-            self._changes.notify()
+        abandoned = asyncio.ensure_future(self._abandoned(one.batch))
+        await asyncio.wait({made, abandoned}, return_when=asyncio.FIRST_COMPLETED)
+        abandoned.cancel()
+        if not made.done():  # a load cannot be interrupted: it goes on behind
+            return
+        self._started.remove(one)
+        self._finishing += 1
+        if self._place.engine.lost is not None:
+            self.lost.set()
+            self.leave()
+        self._changes.notify()
+        made.result()
         self._tempo.ran(one.estimate_seconds, one.calls.run_seconds)
         self._note_overtaken(one)
         await one.batch.over.wait()
         self._finishing -= 1
         self._changes.notify()
+
+    async def _abandoned(self, batch: Batch) -> None:
+        """Wait until the worker leaves and none of the batch's jobs is left."""
+        await self._left.wait()
+        await batch.over.wait()
 
     def _candidates(self) -> tuple[Candidate, ...]:
         return tuple(
