@@ -20,6 +20,8 @@ SOURCES = {
     "kueue.x-k8s.io": "https://github.com/kubernetes-sigs/kueue config/components/crd/bases",
     "gateway.networking.k8s.io": "https://github.com/kubernetes-sigs/gateway-api",
     "secrets-store.csi.x-k8s.io": "https://github.com/kubernetes-sigs/secrets-store-csi-driver",
+    "azmonitoring.coreos.com": "https://github.com/Azure/prometheus-collector",
+    "monitoring.coreos.com": "https://github.com/prometheus-operator/prometheus-operator",
 }
 KINDS = {
     ("keda.sh", "ScaledObject"),
@@ -32,6 +34,9 @@ KINDS = {
     ("gateway.networking.k8s.io", "Gateway"),
     ("gateway.networking.k8s.io", "HTTPRoute"),
     ("secrets-store.csi.x-k8s.io", "SecretProviderClass"),
+    ("azmonitoring.coreos.com", "PodMonitor"),
+    ("monitoring.coreos.com", "PodMonitor"),
+    ("monitoring.coreos.com", "PrometheusRule"),
 }
 KEPT = {
     "type", "properties", "items", "required", "enum", "pattern", "format", "minimum", "maximum",
