@@ -123,10 +123,8 @@ class DiffusersEngine(Engine):
     ) -> list[list[Image.Image]]:
         pictures = self._pictures(held, batch, on_step)
         if isinstance(pictures, GenerationStopped):
-            held.release()
             raise pictures.with_traceback(None)  # whose frames would keep the tensors alive
         if pictures is None:
-            held.release()
             count = sum(len(task.seeds) for task in batch)
             raise self._out_of_memory(f"{count} pictures in one call")
         each = iter(pictures)
@@ -153,6 +151,8 @@ class DiffusersEngine(Engine):
             if is_out_of_memory(error):
                 return None
             raise
+        finally:
+            held.release()
 
     def footprint(self, name: str) -> Footprint:
         """Sum the model's parameters and buffers."""

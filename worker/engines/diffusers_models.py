@@ -88,6 +88,10 @@ class HeldModel:
         return pipeline
 
     def release(self) -> None:
-        """Take back to the host what a call that failed left on the device."""
+        """Take back to the host what a call left on the device of an offloaded model.
+
+        A pipeline of another kind than the loaded one does not do so itself: it was derived without
+        the hooks.
+        """
         if self.is_offloaded:
             self._loaded.maybe_free_model_hooks()

@@ -1,16 +1,13 @@
 """DiffusersEngine on real pipelines with random weights."""
 
-import io
 import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from darkroom.catalog import Model
@@ -21,44 +18,13 @@ from darkroom.errors import (
     OutOfMemory,
     SettingsError,
 )
-from darkroom.generation import Generation, InputImage
-from tests.samples import make_generation
+from tests.worker.engines.asking import GIVEN, ask, farthest, png, run
 from tests.worker.engines.conftest import no_loras
 from tests.worker.engines.tiny import save_tiny_stable_diffusion
 from worker.engines.base import GenerationStopped, GenerationTask, Preview
 from worker.engines.diffusers import DiffusersEngine
 
 ModelWith = Callable[..., Model]
-
-
-def ask(**fields: Any) -> Generation:
-    small = {"width": 64, "height": 64, "num_inference_steps": 4, "guidance_scale": 4.0}
-    return make_generation(**{"model": "tiny", "prompt": "a red square", **small, **fields})
-
-
-def quiet(step: int, total: int, preview: Preview) -> None:
-    """Watch nothing."""
-
-
-def run(engine: DiffusersEngine, *asked: Generation, **pictures: bytes) -> list[list[Image.Image]]:
-    return engine.generate([GenerationTask(one, **pictures) for one in asked], quiet)
-
-
-def pixels(picture: Image.Image) -> "np.ndarray[Any, Any]":
-    return np.asarray(picture).astype(int)
-
-
-def farthest(one: Image.Image, other: Image.Image) -> int:
-    return int(np.abs(pixels(one) - pixels(other)).max())
-
-
-def png(colour: tuple[int, int, int] | int, size: tuple[int, int] = (64, 64)) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB" if isinstance(colour, tuple) else "L", size, colour).save(file, "PNG")
-    return file.getvalue()
-
-
-GIVEN = InputImage(sha256="0" * 64, width=64, height=64)
 
 
 def test_a_text_becomes_as_many_pictures_as_asked_of_the_asked_size(

@@ -9,7 +9,7 @@ import pytest
 
 from darkroom.catalog import LoraSource, Model
 from darkroom.errors import ModelUnavailable
-from tests.worker.engines.test_diffusers_engine import GIVEN, ask, farthest, pixels, png, run
+from tests.worker.engines.asking import GIVEN, ask, farthest, pixels, png, run
 from tests.worker.engines.tiny import save_tiny_lora
 from worker.engines.base import GenerationStopped, GenerationTask, Preview
 from worker.engines.diffusers import DiffusersEngine
