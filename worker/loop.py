@@ -85,6 +85,11 @@ class Worker:
         self._tasks = asyncio.TaskGroup()
         self._leaving = asyncio.Event()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no job is in this worker's hands."""
+        return self._window.has_none_in_hands
+
     async def run(self) -> None:
         """Work until the drain has begun and what was held is settled.
 

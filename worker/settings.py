@@ -169,6 +169,12 @@ class WorkerSettings(BaseSettings):
         description="Port of the same; 0 serves none. With several devices each worker has a port"
         " of its own, from this one on.",
     )
+    idle_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="End in order after so long without a job; for workers that are Jobs. 0: never.",
+    )
     stuck_seconds: float = Field(
         0.0,
         ge=0,

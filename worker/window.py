@@ -87,6 +87,11 @@ class Window:
         return len(self._line)
 
     @property
+    def has_none_in_hands(self) -> bool:
+        """Whether this worker has no job in its hands, waiting or running."""
+        return not self._in_hands
+
+    @property
     def line(self) -> list[Held]:
         """The held, in the order in which they were leased."""
         return list(self._line.values())

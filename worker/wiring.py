@@ -24,6 +24,7 @@ from worker.engine_thread import EngineThread
 from worker.engines.base import Engine
 from worker.failures import Failures
 from worker.health import Health, served
+from worker.idleness import leave_when_idle
 from worker.loop import LoopPace, Worker
 from worker.model_cache import ModelCache
 from worker.models import locate, locate_lora, read_ahead
@@ -176,7 +177,11 @@ async def _work(
         worker = build_worker(shared, mine, catalog, pool, backends, thread, drain, metrics)
         health.warm()
         log.info("ready", pool=pool.name, device=device)
-        async with beside(_notices(mine.scheduled_events_url, drain), "scheduled-events"):
+        idling = leave_when_idle(lambda: worker.is_idle, mine.idle_seconds, drain)
+        async with (
+            beside(_notices(mine.scheduled_events_url, drain), "scheduled-events"),
+            beside(idling, "idleness"),
+        ):
             await worker.run()
     finally:
         await backends.close()

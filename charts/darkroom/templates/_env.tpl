@@ -132,6 +132,9 @@
 {{ include "darkroom.variable" (list "DARKROOM_WORKER_DELETION_COST" (and (eq .mode "deployment") $root.Values.workers.deletionCost | toString)) }}
 {{ include "darkroom.variable" (list "DARKROOM_WORKER_METRICS_HOST" "0.0.0.0") }}
 {{ include "darkroom.variable" (list "DARKROOM_WORKER_METRICS_PORT" "9090") }}
+{{- if eq .mode "scaledJob" }}
+{{ include "darkroom.variable" (list "DARKROOM_WORKER_IDLE_SECONDS" (include "darkroom.number" $pool.scaledJob.idleSeconds)) }}
+{{- end }}
 {{- with $pool.scheduledEventsUrl }}
 {{ include "darkroom.variable" (list "DARKROOM_WORKER_SCHEDULED_EVENTS_URL" .) }}
 {{- end }}
