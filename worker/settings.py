@@ -173,7 +173,7 @@ class WorkerSettings(BaseSettings):
         0.0,
         ge=0,
         le=3600,
-        description="End in order after so long without a job; for workers that are Jobs. 0: never.",
+        description="End after so long without a job; for workers that are Jobs. 0: never.",
     )
     stuck_seconds: float = Field(
         0.0,
