@@ -70,7 +70,7 @@ class Source(Protocol):
         ...
 
     def fetch(self, wanted: Wanted, file: RemoteFile, staged: Path) -> None:
-        """Put ``file`` into ``staged`` at its path; goes on where an earlier call was cut off."""
+        """Put ``file`` into ``staged`` at its path, going on with a part of it where it can."""
         ...
 
 

@@ -4,6 +4,7 @@ The catalog's revision must be the commit itself: a branch or tag can be moved t
 """
 
 import re
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from worker.models import lora_file
 from worker.pulling import Wanted
 
 REQUEST_SECONDS = 60.0
+NOTES = ".cache"  # where the hub's client keeps what it has not finished
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
@@ -33,6 +35,7 @@ class HubSource:
     def files(self, wanted: Wanted, staged: Path) -> Sequence[RemoteFile]:
         """Return the files that the pipeline, or the adapter, consists of."""
         repository = _repository(wanted)
+        shutil.rmtree(staged / NOTES, ignore_errors=True)  # parts of files that nobody goes on with
         with _hub_errors(wanted, "listing its files"):
             info = self._api.model_info(
                 repository,
@@ -51,7 +54,7 @@ class HubSource:
         return [files[path] for path in paths]
 
     def fetch(self, wanted: Wanted, file: RemoteFile, staged: Path) -> None:
-        """Download, going on with what an earlier call left in ``staged``."""
+        """Download the whole file: the hub's client begins anew where its process was killed."""
         (staged / file.path).unlink(missing_ok=True)
         with _hub_errors(wanted, f"fetching {file.path}"):
             hf_hub_download(
