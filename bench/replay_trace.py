@@ -9,7 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-COLUMNS = ("arrival_s tenant kind model loras images steps prompt_chars exec_s status").split()
+COLUMNS = (
+    *("arrival_s", "tenant", "kind", "model", "loras", "images", "steps"),
+    *("prompt_chars", "exec_s", "status"),
+)
 HOUR = 3600.0
 
 

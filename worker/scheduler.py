@@ -136,9 +136,10 @@ def choose(window: Sequence[Candidate], state: WorkerState, rules: Rules) -> Dec
     """Pick the next batch, and what to give back. The same arguments give the same decision.
 
     In this order: what the bound allows; a job that would miss its deadline if it waited for
-    another; a model that is loaded, the fullest batch first; else the model that most jobs wait
-    for per second of its load. Ties go to the tenant that has the fewest jobs ahead in the line,
-    then to the oldest.
+    another; a model that is loaded, the fullest batch first, then the model that fewest held jobs
+    want (so that it is done with when it is evicted); else the model that most jobs wait for per
+    second of its load. Ties go to the tenant with the fewest jobs ahead in the line, then to the
+    oldest.
     """
     if not window:
         return Decision()
@@ -146,25 +147,22 @@ def choose(window: Sequence[Candidate], state: WorkerState, rules: Rules) -> Dec
     if _hands_on(line, state, rules):
         return Decision(give_back=tuple(candidate.job_id for candidate in line))
     bound = bound_seconds(line, state, rules)
-    allowed = [
-        batch for members in _alike(line).values() if (batch := _batch(line, members, state, bound))
-    ]
-    demand = _demand(line)
+    formed = (_batch(line, members, state, bound) for members in _alike(line).values())
+    demand, turns = _demand(line), _turns(line)
     longest = max(_seconds(candidate, state) for candidate in line)
-    turns = _turns(line)
 
-    def rank(batch: list[int]) -> tuple[bool, float, bool, float, int, int]:
+    def rank(batch: list[int]) -> tuple[float, ...]:
         head = line[batch[0]]
-        deadline = min((_urgency(line[p], state, longest) for p in batch), default=float("inf"))
-        loaded = head.model in state.loaded
-        worth = (
-            len(batch) / max(1, state.capacity)
-            if loaded
-            else demand[head.model] / max(head.load_seconds, 1e-9)
-        )
-        return deadline == float("inf"), deadline, not loaded, -worth, turns[batch[0]], batch[0]
+        worth: tuple[float, float, float]
+        deadline = min(_urgency(line[position], state, longest) for position in batch)
+        wanted = demand[head.model]
+        if head.model in state.loaded:
+            worth = (0.0, -len(batch), float(wanted))
+        else:
+            worth = (1.0, 0, -wanted / max(head.load_seconds, 1e-9))
+        return deadline, *worth, turns[batch[0]], batch[0]
 
-    best = min(allowed, key=rank)
+    best = min((batch for batch in formed if batch), key=rank)
     run = tuple(line[position].job_id for position in sorted(best))
     others = [candidate for position, candidate in enumerate(line) if position not in best]
     return Decision(run, surplus(others, state, rules, running=len(run)))
