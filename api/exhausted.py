@@ -3,13 +3,19 @@
 A worker that gives up on a job writes the record first. One that dies takes its word with it: after
 the last delivery the queue dead-letters the message alone, and the record would say Running for
 ever. So the sweeper looks at the dead letters, and ends those jobs with the queue's reason.
+
+A worker that dies costs a delivery to every message that it held, also to those whose job it had
+not begun. A job that was not run as often as its message was delivered did nothing wrong: its
+message is put back, with a count that starts anew.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from api.dead_letters import end_set_aside
 from darkroom.clock import Clock
-from darkroom.errors import JobNotFound, QueueUnavailable
+from darkroom.errors import DeadLetterNotFound, JobNotFound, QueueUnavailable
+from darkroom.jobs import Job, is_claimed
 from darkroom.jobstores.base import JobStore
 from darkroom.log import get_logger
 from darkroom.queues.base import MAX_DELIVERY_COUNT_EXCEEDED, DeadLetter, JobQueue
@@ -51,20 +57,35 @@ class Exhausted:
         for letter in given_up:
             if letter.message_id in settled:
                 continue
-            was_ended = await self._end_job(letter)
+            was_ended = await self._end_job(pool, letter)
             ended += was_ended is True
             if was_ended is not None:
                 settled.add(letter.message_id)
         self._settled[pool] = frozenset(settled)
         return ended
 
-    async def _end_job(self, letter: DeadLetter) -> bool | None:
-        """Return whether the job was ended here, or None to look again: an attempt holds it."""
+    async def _end_job(self, pool: str, letter: DeadLetter) -> bool | None:
+        """Return whether the job was ended here, or None to look again: it is still in the game."""
         try:
             job = await self._jobs.get(letter.message_id)
         except JobNotFound:
             return False
+        if await self._is_put_back(pool, letter, job):
+            return None
         text = f"{letter.delivery_count} deliveries ended without a word from their worker"
         if await end_set_aside(self._jobs, self._clock, job, letter.reason, text):
             return True
         return False if job.status.is_terminal else None
+
+    async def _is_put_back(self, pool: str, letter: DeadLetter, job: Job) -> bool:
+        """Put the message of a bystander back; return whether it is one."""
+        queue, now = self._queues[pool], self._clock.now()
+        was_run_each_time = job.attempts >= letter.delivery_count - 1  # the spare one runs nothing
+        if was_run_each_time or not queue.holds_ahead:
+            return False
+        if job.status.is_terminal or is_claimed(job, now):
+            return False
+        with suppress(DeadLetterNotFound, QueueUnavailable):  # another replica's hand was faster
+            await queue.resubmit(letter.message_id)
+            log.info("bystander_put_back", pool=pool, **job.log_context())
+        return True

@@ -24,6 +24,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 from darkroom.messages import Message
 
@@ -86,7 +87,13 @@ class Lease(ABC):
 
 
 class JobQueue(ABC):
-    """One pool's queue (or the webhooks')."""
+    """One pool's queue (or the webhooks').
+
+    ``holds_ahead``: whether a consumer may hold messages that it does not work on yet. Where it may
+    not, a consumer that dies costs a delivery to its own job alone.
+    """
+
+    holds_ahead: ClassVar[bool] = True
 
     @abstractmethod
     async def send(self, message: Message, *, not_before: datetime | None = None) -> None:

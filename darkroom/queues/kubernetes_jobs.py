@@ -69,6 +69,8 @@ COMPLETED_KEPT_SECONDS = 600.0
 class KubernetesJobQueue(JobQueue):
     """The Jobs of one pool. ``pod`` is given where this process is a worker's pod."""
 
+    holds_ahead = False
+
     def __init__(
         self,
         client: AsyncClient,

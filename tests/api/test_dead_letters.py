@@ -275,6 +275,21 @@ async def test_a_job_that_the_queue_itself_gave_up_on_ends() -> None:
         assert len(await listed(stack)) == 1, "the message stays for operators"
 
 
+async def test_a_message_that_only_stood_by_while_its_workers_died_is_put_back() -> None:
+    """Its job was never run: some other job of those workers killed them."""
+    async with open_stack(sweep_seconds=0.01) as stack:
+        job_id, queue = (await stack.submit())["id"], stack.state.queues["short"]
+        for _ in range(3):
+            assert await queue.lease(1, 0)
+            stack.clock.advance(31)
+        assert not await queue.lease(1, 0)
+        assert await stack.state.sweeper._exhausted.end() == 0
+        (lease,) = await queue.lease(1, 0)
+        assert (lease.message_id, lease.delivery_count) == (job_id, 1)
+        assert (await stack.state.jobs.get(job_id)).status == "NotStarted"
+        assert await listed(stack) == []
+
+
 async def test_a_job_that_another_copy_of_its_message_keeps_alive_is_left_to_it() -> None:
     async with open_stack(sweep_seconds=0.01) as stack:
         job = await _kill_workers(stack)
