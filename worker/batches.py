@@ -24,11 +24,14 @@ from worker.stopping import StopSignal
 class Previews(Protocol):
     """Who wants to see a job's picture while it forms."""
 
-    def due(self) -> bool:
-        """Whether the picture is wanted now. Asked after each step on the engine's thread."""
+    def due(self, share: float) -> bool:
+        """Whether the picture is wanted, with ``share`` of its steps done. On the engine's thread.
+
+        Asked after each step.
+        """
         ...
 
-    def show(self, picture: Image) -> None:
+    def show(self, picture: Image, share: float) -> None:
         """Take a small picture of the job's first picture. On the event loop."""
         ...
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from darkroom.errors import DeviceLost, OutOfMemory, Preempted
+from darkroom.log import get_logger
 from darkroom.metrics import WorkerMetrics
 from worker.batch_limits import BatchLimits, size_of
 from worker.batches import Batch, Seat, Work
@@ -26,6 +27,8 @@ from worker.engine_thread import EngineThread
 from worker.engines.base import GenerationStopped, OnStep, Preview
 from worker.metering import Doing
 from worker.tempo import Progress
+
+log = get_logger()
 
 Part = tuple[Seat, Work, int]
 """One picture that is to be made: whose, and its index."""
@@ -149,7 +152,8 @@ class Calls:
             self.progress.note(pictures * share)
             done = {seat: len(seat.done) + len(some) * share for seat, some in indices.items()}
             self._tell(_note, {seat: done[seat] / work.pictures for seat, work in works.items()})
-            self._preview(list(works.values()), preview)
+            shown = [(work, 0 in indices[seat]) for seat, work in works.items()]
+            self._preview(shown, share, preview)
             if all(seat.stop.reason is not None for seat in works):
                 raise GenerationStopped
 
@@ -201,17 +205,28 @@ class Calls:
             self._tell(seat.fail, error)
         return [part for part in todo if part[0] not in failed]
 
-    def _preview(self, works: Sequence[Work], preview: Preview) -> None:
-        """Show what forms to whoever wants to see it; one decoding serves all of the call."""
+    def _preview(self, works: Sequence[tuple[Work, bool]], share: float, preview: Preview) -> None:
+        """Show what forms to whoever wants to see it; one decoding serves all of the call.
+
+        ``works`` are in the call's order, each with whether its first picture is in this call.
+        """
         wanting = [
             (place, work.previews)
-            for place, work in enumerate(works)
-            if work.previews is not None and work.previews.due()
+            for place, (work, is_first) in enumerate(works)
+            if is_first and work.previews is not None and work.previews.due(share)
         ]
-        pictures = preview() if wanting else []
+        if not wanting:
+            return
+        try:
+            pictures = preview()
+        except DeviceLost:
+            raise
+        except Exception as error:  # noqa: BLE001 -- a decoder raises anything; the jobs go on
+            log.warning("preview_failed", error=type(error).__name__)
+            return
         for place, previews in wanting:
             if place < len(pictures):
-                self._tell(previews.show, pictures[place])
+                self._tell(previews.show, pictures[place], share)
 
     def _tell(self, call: Callable[..., None], *values: Any) -> None:
         self._loop.call_soon_threadsafe(call, *values)

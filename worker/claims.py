@@ -65,7 +65,9 @@ class Claim:
                 except VersionConflict:
                     self.job = await self._store.get(self.job.id)
 
-    async def report(self, phase: Phase | None = None, step: int = 0) -> Job:
+    async def report(
+        self, phase: Phase | None = None, step: int = 0, preview_step: int | None = None
+    ) -> Job:
         """Write how far the attempt is, which extends the claim. Without ``phase``, it stays."""
         return await self.change(
             lambda job: report(
@@ -75,6 +77,7 @@ class Claim:
                 phase=phase or job.phase,
                 step=step,
                 claim_seconds=self._claim_seconds,
+                preview_step=preview_step,
             )
         )
 

@@ -26,6 +26,7 @@ from worker.engines.base import GenerationTask
 from worker.failures import AlreadyClaimed, Failures
 from worker.finishing import Finishing
 from worker.models import locate
+from worker.previews import JobPreviews
 from worker.stopping import JobCanceled
 from worker.watch import watched
 from worker.workplace import Workplace
@@ -91,7 +92,12 @@ class Runner:
         with span("generate", steps=asked.num_inference_steps):
             async with watched(claim, delivery.stop, place.clock, pace) as watch:
                 key = message_for(claim.job).batch_key  # the record's word, not the message's
-                return await seat.pictures(Work(key, model, folder, task, claim.spent, watch.note))
+                previews = JobPreviews(claim, place.images, claim.job.partial_images)
+                work = Work(key, model, folder, task, claim.spent, watch.note, previews)
+                try:
+                    return await seat.pictures(work)
+                finally:
+                    await previews.close()
 
     async def _task(self, job: Job) -> GenerationTask:
         asked, images = job.generation, self._place.images
