@@ -174,6 +174,42 @@ def usage(
     show_usage(url, days)
 
 
+@app.command()
+def doctor(
+    cluster: Annotated[bool, typer.Option("--cluster", help="Look at the cluster too.")] = False,
+    expect: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="keda, kueue, templates, secrets, gpu: what the cluster should have; repeatable."
+            " Default: keda or templates, by the queue, and gpu."
+        ),
+    ] = None,
+    namespace: Annotated[str | None, typer.Option(help="Of the API; default: the pod's.")] = None,
+    workers_namespace: Annotated[
+        str | None, typer.Option(help="Of the workers; default: the queue URL's, else the API's.")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for a demo job; 0 tries none.")
+    ] = 300.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    url: Url = None,
+) -> None:
+    """Check an installation, down to a picture, and say what cures it."""
+    from cli.doctor import Asked, examine
+
+    examine(
+        Asked(
+            url=url,
+            cluster=cluster,
+            expect=expect or [],
+            namespace=namespace,
+            workers_namespace=workers_namespace,
+            wait_seconds=wait,
+            as_json=as_json,
+        )
+    )
+
+
 @keys.command("new")
 def new_key(
     tenant: Annotated[str, typer.Option(help="Who the key belongs to.")],

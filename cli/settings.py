@@ -23,6 +23,25 @@ class CliSettings(BaseSettings):
     api_key: SecretStr | None = Field(None, description="Credential sent with every request.")
 
 
+class WorkloadIdentitySettings(BaseSettings):
+    """What AKS gives a pod with Workload ID; `darkroom doctor` looks whether it did."""
+
+    model_config = SettingsConfigDict(env_prefix="AZURE_", frozen=True, extra="ignore")
+
+    client_id: str = Field("", description="The identity's client id; set by AKS.")
+    tenant_id: str = Field("", description="The directory of the identity; set by AKS.")
+    federated_token_file: Path | None = Field(
+        None, description="The token that Entra ID exchanges; set by AKS."
+    )
+
+    @property
+    def missing(self) -> list[str]:
+        """The variables that are not set."""
+        return [
+            f"AZURE_{name.upper()}" for name in type(self).model_fields if not getattr(self, name)
+        ]
+
+
 def load_cli_settings(url: str | None) -> CliSettings:
     """Read the settings; ``url`` from the command line wins. Raises `SettingsError`."""
     settings = load(CliSettings)
