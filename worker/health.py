@@ -24,6 +24,7 @@ LOOP_SILENT_SECONDS = 60.0
 disk, which holds the interpreter's lock, has been seen to take a quarter of it."""
 
 REQUEST_SECONDS = 10.0
+POLL_SECONDS = 0.1  # how late the server may see that it is to stop
 PLAIN = "text/plain; charset=utf-8"
 
 
@@ -91,7 +92,9 @@ def served(health: Health, registry: CollectorRegistry, host: str, port: int) ->
         return
     server = _listening(host, port)
     server.health, server.registry = health, registry
-    thread = threading.Thread(target=server.serve_forever, name="health", daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, args=(POLL_SECONDS,), name="health", daemon=True
+    )
     thread.start()
     try:
         yield
