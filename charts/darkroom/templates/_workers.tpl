@@ -119,12 +119,15 @@ spec:
         {{- include "darkroom.baseMounts" $root | nindent 8 }}
         - name: shm
           mountPath: /dev/shm
-        {{- if ne $pool.modelCache.type "image" }}
+        {{- if has $pool.modelCache.type (list "claim" "blob") }}
         - name: cache
-          mountPath: /cache
+          mountPath: /cache/models
           {{- if include "darkroom.cacheIsReadOnly" $pool }}
           readOnly: true
           {{- end }}
+        {{- else if ne $pool.modelCache.type "image" }}
+        - name: cache
+          mountPath: /cache
         {{- end }}
   volumes:
     {{- include "darkroom.baseVolumes" $root | nindent 4 }}
