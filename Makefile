@@ -26,7 +26,7 @@ else
   $(error BACKEND is $(BACKEND); there are embedded and azure)
 endif
 
-.PHONY: help setup demo up chaos test lint fix openapi bench clean
+.PHONY: help setup demo up chaos test lint fix openapi bench images clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -71,6 +71,9 @@ bench: setup  ## Measure; each script prints a table and one line of JSON
 	@for script in $(BENCHES); do \
 		echo "== $$script"; OMP_NUM_THREADS=1 $(PY) -m $$script || exit 1; \
 	done
+
+images:  ## Build both images here: Debian, root, buildah, runc, debootstrap (.ci/images says more)
+	@.ci/images all
 
 clean:  ## Remove caches, builds and demo data; .venv stays
 	rm -rf .cache build dist demo.png .mypy_cache .ruff_cache .pytest_cache .hypothesis \

@@ -1,4 +1,4 @@
-"""Dockerfiles as values, and what we hold against one: checks of our own, in the order of stages."""
+"""Dockerfiles as values, and what we hold against one: checks of our own."""
 
 import re
 from dataclasses import dataclass, field
@@ -59,11 +59,13 @@ def faults(text: str) -> list[str]:
 
 
 def _of_the_bases(file: Dockerfile) -> list[str]:
-    found = []
+    found: list[str] = []
     names = {stage.name for stage in file.stages}
-    for stage in file.stages:
-        if stage.base not in names and not re.fullmatch(r"\$\{\w+\}", stage.base):
-            found.append(f"FROM {stage.base}: a base is given by an argument")
+    found += [
+        f"FROM {stage.base}: a base is given by an argument"
+        for stage in file.stages
+        if stage.base not in names and not re.fullmatch(r"\$\{\w+\}", stage.base)
+    ]
     for name, default in file.arguments.items():
         image = PurePosixPath(default).name
         if default.startswith("${"):
@@ -107,18 +109,19 @@ def _of_the_last(stage: Stage) -> list[str]:
     users = stage.all("USER")
     if not users or not re.fullmatch(r"[1-9]\d{3,}(:[1-9]\d{3,})", users[-1]):
         found.append("the user is not a number other than root's")
-    for run in stage.all("RUN"):
-        if tool := BUILD_TOOLS.search(run):
-            found.append(f"the last stage uses {tool[0]}")
+    tools = [BUILD_TOOLS.search(run) for run in stage.all("RUN")]
+    found += [f"the last stage uses {tool[0]}" for tool in tools if tool]
     for copy in stage.all("COPY"):
         source = re.fullmatch(r"--from=(\w+) (\S+) (\S+)", copy)
         if source is None:
             found.append(f"COPY {copy}: the last stage copies from a stage alone")
         elif not source[2].endswith("/opt/darkroom") or source[3] != "/opt/darkroom":
             found.append(f"COPY {copy}: more than the environment")
-    for word in ("ENTRYPOINT", "CMD"):
-        if len(stage.all(word)) != 1 or not stage.all(word)[0].startswith("["):
-            found.append(f"{word} is not one list")
+    found += [
+        f"{word} is not one list"
+        for word in ("ENTRYPOINT", "CMD")
+        if len(stage.all(word)) != 1 or not stage.all(word)[0].startswith("[")
+    ]
     if "PYTHONDONTWRITEBYTECODE=1" not in " ".join(stage.all("ENV")):
         found.append("Python would write bytecode to the root")
     return found

@@ -145,7 +145,7 @@ def _bytes_4_to_8(compiled: Path) -> bytes:
 
 
 def test_the_demo_model_and_its_catalog_are_in_it(either: Image) -> None:
-    models = either.packages() / "models"
+    models = either.root / "opt" / "darkroom" / "models"
     assert (models / "catalog.yaml").is_file()
     assert (models / "demo" / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors").is_file()
 
@@ -153,6 +153,14 @@ def test_the_demo_model_and_its_catalog_are_in_it(either: Image) -> None:
 def test_it_starts_on_a_read_only_root(either: Image, tmp_path: Path) -> None:
     status, said = run(either, tmp_path, "--version")
     assert (status, said) == (0, f"darkroom {__version__}")
+
+
+def test_the_worker_has_the_command_that_fills_a_volume_with_models(
+    worker: Image, tmp_path: Path
+) -> None:
+    status, said = run(worker, tmp_path, "models", "pull", "--help")
+    assert status == 0, said
+    assert "--cache" in said
 
 
 def test_an_api_without_credentials_refuses_to_serve_the_network(
