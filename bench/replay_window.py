@@ -27,7 +27,7 @@ HOP_SECONDS = 0.2
 """From a free worker's abandoning a message until another free worker has it."""
 
 RECENT = 200
-"""How many of the messages leased last a worker remembers the model of, and the ids it passed."""
+"""How many models, tenants and passed ids a worker remembers."""
 
 
 @dataclass
@@ -39,6 +39,7 @@ class Held:
     running: int = 0
     line_empty: bool = True
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=RECENT))
+    served: deque[str] = field(default_factory=lambda: deque(maxlen=RECENT))
     passed: deque[str] = field(default_factory=lambda: deque(maxlen=RECENT))
 
 
@@ -163,6 +164,7 @@ class Darkroom:
             active=self._active,
             replicas=len(self._workers),
             line_empty=worker.line_empty,
+            served=tuple(worker.served),
             passed=worker.passed,
         )
 
@@ -188,6 +190,7 @@ class Darkroom:
         jobs = [self._pool.jobs[int(job_id)] for job_id in run]
         batch = [worker.window.pop(job_id) for job_id in run]
         worker.running = len(run)
+        worker.served.extend(candidate.tenant for candidate in batch)
         device, waiting = worker.device, worker.window.values()
         expected = 0.0 if jobs[0].model in device.loaded else LOAD_MEAN_SECONDS
         loading = self._pool.load(

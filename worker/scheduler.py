@@ -73,7 +73,9 @@ class WorkerState:
     ``loaded`` are the models that need no load, least recently used first. ``capacity`` is the most
     jobs of one call, ``max_pictures`` the most pictures, for all keys or by key; a job over it
     still runs, alone. ``active`` counts the pool's waiting and leased messages, ``replicas`` its
-    workers. ``passed``: job ids that it handed on before; None if it takes no part in that.
+    workers. ``served`` are the tenants of the jobs that it started last (some dozens), one entry a
+    job: who had many turns comes after who had few. ``passed``: job ids that it handed on before;
+    None if it takes no part in that.
     """
 
     now: float
@@ -83,6 +85,7 @@ class WorkerState:
     active: int = 0
     replicas: int = 1
     line_empty: bool = False
+    served: Sequence[str] = ()
     passed: Collection[str] | None = None
 
     def picture_limit(self, key: Hashable) -> int:
@@ -115,9 +118,10 @@ def window_size(active: int, replicas_max: int, capacity: int, most: int, runnin
     """How many messages a worker holds beyond its running batch: at most its share of the backlog.
 
     ``active`` counts the waiting and the leased messages of the pool, ``running`` the jobs of the
-    batch, which are part of the share. So no worker is free while another holds what it could
-    start: with s = active // replicas, replicas - 1 workers that hold at most s each would hold
-    less than ``active``, and the rest waits in the queue. ``most`` counts as ``capacity`` at least.
+    batch, which are part of the share. So no worker is free while another, whose batch is within
+    its share, holds what it could start: were all others within a share of active // replicas, they
+    would hold less than ``active``, and the rest waits in the queue. ``most`` counts as
+    ``capacity`` at least, or a full batch could never be held.
     """
     share = max(0, active) // max(1, replicas_max) - running
     return max(0, min(max(most, capacity), share))
@@ -138,8 +142,8 @@ def choose(window: Sequence[Candidate], state: WorkerState, rules: Rules) -> Dec
     In this order: what the bound allows; a job that would miss its deadline if it waited for
     another; a model that is loaded, the fullest batch first, then the model that fewest held jobs
     want (so that it is done with when it is evicted); else the model that most jobs wait for per
-    second of its load. Ties go to the tenant with the fewest jobs ahead in the line, then to the
-    oldest.
+    second of its load. Ties, and the places of a batch, go to the tenant with the fewest turns (its
+    jobs among ``served`` and ahead in the line), then to the oldest.
     """
     if not window:
         return Decision()
@@ -147,8 +151,8 @@ def choose(window: Sequence[Candidate], state: WorkerState, rules: Rules) -> Dec
     if _hands_on(line, state, rules):
         return Decision(give_back=tuple(candidate.job_id for candidate in line))
     bound = bound_seconds(line, state, rules)
-    formed = (_batch(line, members, state, bound) for members in _alike(line).values())
-    demand, turns = _demand(line), _turns(line)
+    demand, turns = _demand(line), _turns(line, state.served)
+    formed = (_batch(line, members, turns, state, bound) for members in _alike(line).values())
     longest = max(_seconds(candidate, state) for candidate in line)
 
     def rank(batch: list[int]) -> tuple[float, ...]:
@@ -259,48 +263,76 @@ def _urgency(candidate: Candidate, state: WorkerState, longest: float) -> float:
 
 
 def _batch(
-    line: Sequence[Candidate], members: Sequence[int], state: WorkerState, bound: float
+    line: Sequence[Candidate],
+    members: Sequence[int],
+    turns: Sequence[int],
+    state: WorkerState,
+    bound: float,
 ) -> list[int]:
-    """The batch that starts with the oldest of ``members``: its positions; empty if not allowed."""
-    head = line[members[0]]
-    loading = 0.0 if head.model in state.loaded else head.load_seconds
-    older = line[: members[0]]
-    if any(held.overtaken_seconds + loading + head.gpu_seconds > bound for held in older):
-        return []
-    batch, pictures = [members[0]], head.pictures
-    added = [loading + head.gpu_seconds] * members[0] + [0.0] * (len(line) - members[0])
-    for position in _by_turns(line, members[1:], head.tenant):
+    """Positions of the batch to make of ``members``, the first of which goes before all others.
+
+    That is the one with the fewest turns before it, or the oldest if the bound forbids that; empty
+    if it forbids both.
+    """
+    first = min(members, key=lambda position: (turns[position], position))
+    for head in dict.fromkeys((first, members[0])):
+        loading = 0.0 if line[head].model in state.loaded else line[head].load_seconds
+        added = [0.0] * len(line)
+        if _adds(line, [], added, head, loading + line[head].gpu_seconds, bound):
+            return _filled(line, members, turns, head, added, state, bound)
+    return []
+
+
+def _filled(
+    line: Sequence[Candidate],
+    members: Sequence[int],
+    turns: Sequence[int],
+    head: int,
+    added: list[float],
+    state: WorkerState,
+    bound: float,
+) -> list[int]:
+    """``head`` and as many mates as the limits and the bound allow, by turns."""
+    batch, pictures = [head], line[head].pictures
+    limit = state.picture_limit(line[head].key)
+    for mate in sorted(members, key=lambda position: (turns[position], position)):
         if len(batch) >= state.capacity:
             break
-        mate = line[position]
-        if pictures + mate.pictures > state.picture_limit(head.key):
+        if mate == head or pictures + line[mate].pictures > limit:
             continue
-        if any(
-            line[p].overtaken_seconds + added[p] + mate.gpu_seconds > bound
-            for p in range(position)
-            if p not in batch
-        ):
-            continue
-        for p in range(position):
-            added[p] += mate.gpu_seconds
-        batch.append(position)
-        pictures += mate.pictures
-    return batch
+        if _adds(line, batch, added, mate, line[mate].gpu_seconds, bound):
+            batch.append(mate)
+            pictures += line[mate].pictures
+    return sorted(batch)
 
 
-def _by_turns(line: Sequence[Candidate], positions: Sequence[int], first: str) -> list[int]:
-    """Positions such that tenants take turns; ``first`` has just had one."""
-    turns = _turns([line[position] for position in positions], {first: 1})
-    return [position for _, position in sorted(zip(turns, positions, strict=True))]
+def _adds(
+    line: Sequence[Candidate],
+    batch: Sequence[int],
+    added: list[float],
+    position: int,
+    cost: float,
+    bound: float,
+) -> bool:
+    """Note in ``added`` what a job's ``cost`` is to those it overtakes, unless one bears no more.
+
+    Those in the batch already overtake nothing by waiting for it.
+    """
+    passed = [older for older in range(position) if older not in batch]
+    if any(line[older].overtaken_seconds + added[older] + cost > bound for older in passed):
+        return False
+    for older in passed:
+        added[older] += cost
+    return True
 
 
-def _turns(line: Sequence[Candidate], had: Mapping[str, int] | None = None) -> list[int]:
-    """For each job, how many of its tenant's come before it."""
-    ahead = dict(had or {})
+def _turns(line: Sequence[Candidate], served: Sequence[str]) -> list[int]:
+    """For each job, how many of its tenant's had their turn or come before it."""
+    before = Counter(served)
     turns = []
     for candidate in line:
-        turns.append(ahead.get(candidate.tenant, 0))
-        ahead[candidate.tenant] = turns[-1] + 1
+        turns.append(before[candidate.tenant])
+        before[candidate.tenant] += 1
     return turns
 
 
