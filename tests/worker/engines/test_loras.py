@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import StableDiffusionPipeline
 
 from darkroom.catalog import LoraSource, Model
 from darkroom.errors import ModelUnavailable
 from tests.worker.engines.asking import GIVEN, ask, farthest, pixels, png, run
 from tests.worker.engines.tiny import save_tiny_lora
+from worker.engines import diffusers_loras
 from worker.engines.base import GenerationStopped, GenerationTask, Preview
 from worker.engines.diffusers import DiffusersEngine
 
@@ -74,6 +76,66 @@ def test_a_job_without_it_afterwards_gets_the_untouched_pixels(engine: Diffusers
     assert farthest(draw(engine), before) == 0
 
 
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The adapters that are loaded from their files, in order."""
+    names: list[str] = []
+    really = StableDiffusionPipeline.load_lora_weights
+
+    def load(pipeline: Any, folder: Path, **fields: Any) -> None:
+        names.append(fields["adapter_name"])
+        really(pipeline, folder, **fields)
+
+    monkeypatch.setattr(StableDiffusionPipeline, "load_lora_weights", load)
+    return names
+
+
+def test_it_stays_attached_for_the_next_job_that_asks_for_it(
+    engine: DiffusersEngine, loads: list[str]
+) -> None:
+    first = draw(engine, ("ink", 1.0))
+    draw(engine, ("wash.v2", 0.5))
+    draw(engine)
+    assert farthest(draw(engine, ("ink", 1.0)), first) == 0
+    assert loads == ["ink", "wash_v2"]
+
+
+def test_only_the_most_recently_used_stay_attached(
+    engine: DiffusersEngine, loads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diffusers_loras, "MAX_ATTACHED", 1)
+    plain, first = draw(engine), draw(engine, ("ink", 1.0))
+    attached = engine.footprint("tiny")
+    other = draw(engine, ("wash.v2", 1.0))
+    assert engine.footprint("tiny") == attached
+    assert farthest(draw(engine, ("ink", 1.0)), first) == 0
+    assert farthest(draw(engine, ("wash.v2", 1.0)), other) == 0
+    assert farthest(draw(engine), plain) == 0
+    assert loads == ["ink", "wash_v2", "ink", "wash_v2"]
+
+
+def test_what_is_attached_counts_in_the_footprint(engine: DiffusersEngine) -> None:
+    before = engine.footprint("tiny").device_bytes
+    draw(engine, ("ink", 1.0))
+    inked = engine.footprint("tiny").device_bytes
+    draw(engine, ("wash.v2", 1.0))
+    assert before < inked < engine.footprint("tiny").device_bytes
+
+
+def test_its_digest_is_taken_once(engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests: list[object] = []
+    really = hashlib.file_digest
+
+    def digest(*given: Any) -> Any:
+        digests.append(given)
+        return really(*given)
+
+    monkeypatch.setattr(hashlib, "file_digest", digest)
+    for _ in range(3):
+        draw(engine, ("ink", 1.0))
+    assert len(digests) == 1
+
+
 def test_it_is_gone_too_when_its_job_was_stopped(engine: DiffusersEngine) -> None:
     before = draw(engine)
 
@@ -114,6 +176,22 @@ def test_a_file_that_is_not_the_pinned_one_is_refused(
             draw(engine, ("ink", 1.0))
     finally:
         file.write_bytes(pinned)
+
+
+def test_a_file_that_was_changed_while_attached_is_refused(
+    engine: DiffusersEngine, lora_folder: Path
+) -> None:
+    plain = draw(engine)
+    draw(engine, ("ink", 1.0))
+    file = lora_folder / "ink.safetensors"
+    pinned = file.read_bytes()
+    file.write_bytes(pinned + b" ")
+    try:
+        with pytest.raises(ModelUnavailable, match="not the one pinned"):
+            draw(engine, ("ink", 1.0))
+    finally:
+        file.write_bytes(pinned)
+    assert farthest(draw(engine), plain) == 0
 
 
 @pytest.mark.parametrize("name", ["noise", "pickle"])
