@@ -13,6 +13,7 @@ from darkroom import __version__
 from tests.packaging.containers import Image, mounted, run, running, why_not
 from tests.packaging.test_tree import name, pinned
 
+ROOT = Path(__file__).resolve().parents[2]
 TIERS = ["api", "worker"]
 USER = 10001
 OF_TORCH = {"torch", "diffusers", "transformers", "accelerate", "triton"}
@@ -148,6 +149,13 @@ def test_the_demo_model_and_its_catalog_are_in_it(either: Image) -> None:
     models = either.root / "opt" / "darkroom" / "models"
     assert (models / "catalog.yaml").is_file()
     assert (models / "demo" / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors").is_file()
+
+
+def test_the_model_that_test_clusters_run_is_where_their_values_say(either: Image) -> None:
+    files = (ROOT / "charts" / "darkroom" / "ci").glob("*-values.yaml")
+    named = set(re.findall(r"source: (/\S+)", "".join(path.read_text() for path in files)))
+    assert named
+    assert not [path for path in named if not (either.root / path.lstrip("/")).is_dir()]
 
 
 def test_it_starts_on_a_read_only_root(either: Image, tmp_path: Path) -> None:
