@@ -82,15 +82,21 @@ async def _stream(job: Job, seen: bool, state: ApiState, base: str) -> AsyncIter
 
 
 def _event(job: Job, before: Job | None, shown: str) -> str:
+    rest = f"id: {job.version}\ndata: {shown}\n\n"
+    return "".join(f"event: {kind}\n{rest}" for kind in _kinds(job, before))
+
+
+def _kinds(job: Job, before: Job | None) -> list[str]:
+    """What a record is news of. A new preview is said by itself, whatever else came with it."""
     if job.status.is_terminal:
-        kind = "done"
-    elif before is None or job is before or _standing(job) != _standing(before):
-        kind = "status"
-    elif job.preview_step != before.preview_step:
-        kind = "preview"
-    else:
-        kind = "progress"
-    return f"event: {kind}\nid: {job.version}\ndata: {shown}\n\n"
+        return ["done"]
+    has_preview = job.preview_step is not None
+    if before is None:
+        return ["status", "preview"] if has_preview else ["status"]
+    is_shown_anew = has_preview and job.preview_step != before.preview_step
+    if job is before or _standing(job) != _standing(before):
+        return ["status", "preview"] if is_shown_anew else ["status"]
+    return ["preview"] if is_shown_anew else ["progress"]
 
 
 def _standing(job: Job) -> tuple[object, ...]:

@@ -248,6 +248,22 @@ async def test_a_read_that_began_before_the_stream_is_no_news() -> None:
         await early
 
 
+async def test_a_preview_has_an_event_and_can_be_fetched_until_the_end(site: Site) -> None:
+    job = submit(site.live, partial_images=1, num_inference_steps=4)
+    async with listening(site.live, job["id"]) as found:
+        site.engine.steps.release(2)
+        shown = (await until(found, "preview")).job["preview"]
+        assert shown["step"] == 2
+        async with httpx.AsyncClient() as http:
+            answer = await http.get(shown["url"])
+            assert (answer.status_code, answer.content[:4]) == (200, b"\x89PNG")
+            assert answer.headers["cache-control"] == "no-store"
+            site.engine.steps.release(2)
+            done = await until(found, "done")
+            assert (done.job["status"], done.job["preview"]) == ("Succeeded", None)
+            assert (await http.get(shown["url"])).status_code == 404
+
+
 async def test_no_text_breaks_a_line(stack: Stack) -> None:
     job = await stack.submit(prompt="one\u2028two\u0085three\nfour")
     await _run_to_the_end(stack, job["id"])
