@@ -210,3 +210,11 @@ def test_the_queues_are_made_with_the_limits_of_the_settings() -> None:
     limit = values["queue"]["maxDeliveryCount"] + 1
     assert f"--name $pool \\\n    --lock-duration PT1M --max-delivery-count {limit}" in page
     assert values["queue"]["leaseSeconds"] == 60
+
+
+@pytest.mark.parametrize("page", OPERATORS)
+def test_every_row_of_a_table_has_the_cells_of_its_head(page: str) -> None:
+    prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.M | re.S)
+    for table in re.findall(r"(?:^\|.*\n)+", prose, re.M):
+        cells = {len(re.split(r"(?<!\\)\|", row)) for row in table.splitlines()}
+        assert len(cells) == 1, table
