@@ -30,7 +30,11 @@ def helm() -> str:
 
 def run(*arguments: str | Path) -> str:
     """Return what helm prints. Raises `Refused` with what it says on standard error."""
-    done = subprocess.run([helm(), *map(str, arguments)], capture_output=True, text=True)
+    done = subprocess.run(
+        ["env", "GOGC=off", "GOMAXPROCS=1", helm(), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         raise Refused(done.stderr or done.stdout)
     return done.stdout
