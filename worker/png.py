@@ -9,6 +9,7 @@ parameters alone, so a job that runs twice writes the same file.
 
 import io
 import json
+import zlib
 from typing import Any
 
 from PIL.Image import Image
@@ -18,7 +19,15 @@ from darkroom import __version__
 from darkroom.generation import Generation
 
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-COMPRESS_LEVEL = 4  # measured: above it no smaller; below it half the time, 13 % more bytes
+STRATEGY = zlib.Z_RLE
+"""How zlib looks for repetitions: runs of one byte alone, of what PNG's row filters leave.
+
+Measured with Pillow 13 on one core, against its default strategy at level 4: pictures of the demo
+model (128 px) take 0.9 ms for 1.6 and 11.9 KiB for 12.5; a photograph-like one of 1024 px takes 79
+ms for 137, as many bytes to 0.1 %; pure noise 91 ms for 127. The level (1 to 9) then changes
+nothing. What no model makes, such as a smooth drawing without grain, is larger by up to a half.
+docs/models.md has the table.
+"""
 
 _XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
@@ -41,7 +50,7 @@ def encode(picture: Image, asked: Generation, index: int, model_revision: str) -
     chunks.add_itxt("darkroom", json.dumps(_parameters(asked, seed, model_revision)))
     chunks.add_itxt("XML:com.adobe.xmp", _XMP)
     file = io.BytesIO()
-    picture.save(file, format="PNG", pnginfo=chunks, compress_level=COMPRESS_LEVEL)
+    picture.save(file, format="PNG", pnginfo=chunks, compress_type=STRATEGY)
     return file.getvalue()
 
 
