@@ -7,14 +7,15 @@ Terms
     seconds of those younger jobs, and of the loads made for them. In the order of the line it is 0.
 
 The bound
-    ``bound_seconds`` = patience x (active / replicas) x mean seconds of a held job, load included:
-    what the pool takes to work off the backlog as it stands, were every job to need a load. No
-    batch is chosen that would, by the estimates, lift the extra wait of a job that it passes over
-    above the bound. The oldest job overtakes nobody, so there is always a batch to choose, and a
-    job at its bound is passed by nothing that is younger. Deadlines and savings are weighed only
-    among the batches that the bound allows. It follows the backlog: under overload a fixed number
-    of seconds leaves nothing but arrival order, and with a short backlog nothing is gained by
-    making anybody wait.
+    ``bound_seconds`` = patience x active / replicas x mean seconds, where the mean is over the
+    window, with one load for each of its models that is not loaded: a part (patience) of the time
+    in which the pool works off its backlog. No batch is chosen that would, by the estimates, lift
+    the extra wait of a job that it passes over above the bound. The oldest job overtakes nobody, so
+    there is always a batch to choose, and a job at its bound is passed by nothing that is younger.
+    Deadlines, tenants' turns and savings are weighed only among the batches that the bound allows;
+    what holds for each job holds for every tenant. The bound follows the backlog: under overload a
+    fixed number of seconds leaves nothing but arrival order, and with a short backlog nothing is
+    gained by making anybody wait.
 
 How the loop uses it
     1. Whenever it may hold more: lease up to `window_size` minus what it holds, from
@@ -95,13 +96,13 @@ class WorkerState:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """``patience``: for how many turns of the backlog a job may be overtaken, at most.
+    """``patience``: the longest extra wait, as a part of the time to work off the backlog.
 
     ``most``: the most messages held beyond the running batch; every one must be renewed.
     ``hop_seconds``: how long a message takes from one free worker to the next, generously.
     """
 
-    patience: float = 0.25
+    patience: float = 1 / 3
     most: int = 64
     hop_seconds: float = 0.5
 
@@ -128,12 +129,13 @@ def window_size(active: int, replicas_max: int, capacity: int, most: int, runnin
 
 
 def bound_seconds(window: Sequence[Candidate], state: WorkerState, rules: Rules) -> float:
-    """The most extra wait of any job now: ``patience`` turns of the backlog (module docstring)."""
+    """The most extra wait of any job now (see the module's docstring)."""
     if not window:
         return 0.0
     active = max(state.active, len(window))
-    mean_seconds = sum(c.gpu_seconds + c.load_seconds for c in window) / len(window)
-    return rules.patience * active / max(1, state.replicas) * mean_seconds
+    loads = {c.model: c.load_seconds for c in window if c.model not in state.loaded}
+    line_seconds = sum(c.gpu_seconds for c in window) + sum(loads.values())
+    return rules.patience * active / max(1, state.replicas) * line_seconds / len(window)
 
 
 def choose(window: Sequence[Candidate], state: WorkerState, rules: Rules) -> Decision:
@@ -152,7 +154,8 @@ def choose(window: Sequence[Candidate], state: WorkerState, rules: Rules) -> Dec
         return Decision(give_back=tuple(candidate.job_id for candidate in line))
     bound = bound_seconds(line, state, rules)
     demand, turns = _demand(line), _turns(line, state.served)
-    formed = (_batch(line, members, turns, state, bound) for members in _alike(line).values())
+    spare = _spare(line, bound)
+    formed = (_batch(line, members, turns, state, spare) for members in _alike(line).values())
     longest = max(_seconds(candidate, state) for candidate in line)
 
     def rank(batch: list[int]) -> tuple[float, ...]:
@@ -262,12 +265,17 @@ def _urgency(candidate: Candidate, state: WorkerState, longest: float) -> float:
     return candidate.deadline_at if 0 <= spare < longest else float("inf")
 
 
+def _spare(line: Sequence[Candidate], bound: float) -> list[float]:
+    """How much longer each job may be overtaken, in seconds."""
+    return [bound - candidate.overtaken_seconds for candidate in line]
+
+
 def _batch(
     line: Sequence[Candidate],
     members: Sequence[int],
     turns: Sequence[int],
     state: WorkerState,
-    bound: float,
+    spare: Sequence[float],
 ) -> list[int]:
     """Positions of the batch to make of ``members``, the first of which goes before all others.
 
@@ -276,10 +284,10 @@ def _batch(
     """
     first = min(members, key=lambda position: (turns[position], position))
     for head in dict.fromkeys((first, members[0])):
-        loading = 0.0 if line[head].model in state.loaded else line[head].load_seconds
-        added = [0.0] * len(line)
-        if _adds(line, [], added, head, loading + line[head].gpu_seconds, bound):
-            return _filled(line, members, turns, head, added, state, bound)
+        cost = _seconds(line[head], state)
+        if all(cost <= seconds for seconds in spare[:head]):
+            left = [seconds - cost for seconds in spare[:head]] + list(spare[head:])
+            return _filled(line, members, turns, head, left, state)
     return []
 
 
@@ -288,42 +296,28 @@ def _filled(
     members: Sequence[int],
     turns: Sequence[int],
     head: int,
-    added: list[float],
+    spare: list[float],
     state: WorkerState,
-    bound: float,
 ) -> list[int]:
-    """``head`` and as many mates as the limits and the bound allow, by turns."""
+    """``head`` and as many mates as the limits and the bound allow, by turns.
+
+    Whoever is in the batch is not overtaken by its mates.
+    """
     batch, pictures = [head], line[head].pictures
     limit = state.picture_limit(line[head].key)
     for mate in sorted(members, key=lambda position: (turns[position], position)):
         if len(batch) >= state.capacity:
             break
-        if mate == head or pictures + line[mate].pictures > limit:
+        if mate in batch or pictures + line[mate].pictures > limit:
             continue
-        if _adds(line, batch, added, mate, line[mate].gpu_seconds, bound):
+        cost = line[mate].gpu_seconds
+        passed = [older for older in range(mate) if older not in batch]
+        if all(cost <= spare[older] for older in passed):
+            for older in passed:
+                spare[older] -= cost
             batch.append(mate)
             pictures += line[mate].pictures
     return sorted(batch)
-
-
-def _adds(
-    line: Sequence[Candidate],
-    batch: Sequence[int],
-    added: list[float],
-    position: int,
-    cost: float,
-    bound: float,
-) -> bool:
-    """Note in ``added`` what a job's ``cost`` is to those it overtakes, unless one bears no more.
-
-    Those in the batch already overtake nothing by waiting for it.
-    """
-    passed = [older for older in range(position) if older not in batch]
-    if any(line[older].overtaken_seconds + added[older] + cost > bound for older in passed):
-        return False
-    for older in passed:
-        added[older] += cost
-    return True
 
 
 def _turns(line: Sequence[Candidate], served: Sequence[str]) -> list[int]:

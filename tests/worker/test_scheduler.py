@@ -206,9 +206,10 @@ def test_with_a_short_backlog_the_order_of_arrival_is_kept():
 
 
 def test_the_bound_follows_the_backlog():
-    window = [job("1"), job("2")]
+    window = [job("1", "a"), job("2", "b"), job("3", "b"), job("4", "b")]
     deep, deeper = (bound_seconds(window, replace(BUSY, active=n), RULES) for n in (100, 200))
-    assert deeper == 2 * deep == 0.25 * 200 / 4 * 30
+    mean_seconds = (4 * 10 + 20) / 4  # one load, of b
+    assert deeper == pytest.approx(2 * deep) == pytest.approx(200 / 4 * mean_seconds / 3)
 
 
 def test_among_models_to_load_the_one_most_jobs_wait_for_is_taken():
@@ -302,7 +303,7 @@ def test_a_flood_of_a_loaded_model_starves_no_other_tenant(room, capacity, gpu, 
         line.step(flood)
         spent = line.extra.get("one", spent)
     assert spent <= line.allowed["one"] + 1e-6
-    assert line.allowed["one"] == pytest.approx(0.25 * max(room, 1) * (gpu + load))
+    assert line.allowed["one"] <= room * (gpu + load) / 3 + 1e-6
 
 
 @given(st.integers(2, 16), st.lists(st.integers(0, 80), min_size=15, max_size=15))
