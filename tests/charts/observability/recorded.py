@@ -37,7 +37,7 @@ class Process:
     def samples(self, tick: int) -> Iterator[str]:
         """Yield one line for each sample, with the labels that scraping adds."""
         self.step(tick)
-        added = {"pod": self.pod, "component": self.component, "job": "darkroom"}
+        added = {"pod": self.pod, "component": self.component, "namespace": "darkroom"}
         for metric in self.registry.collect():
             for sample in metric.samples:
                 if not sample.name.endswith("_created"):
@@ -96,7 +96,7 @@ def api(pod: str) -> Process:
 def worker(pod: str, pool: str, price: float, gpu: str, *, busy: bool) -> Process:
     metrics = WorkerMetrics(CollectorRegistry())
     metrics.price_usd_per_hour.labels(pool).set(price)
-    metrics.jobs_in_flight.labels(pool).set(1 if busy else 0)
+    metrics.jobs_in_flight.labels(pool).set(3 if busy else 0)
     metrics.jobs_held.labels(pool).set(2 if busy else 0)
     metrics.model_bytes.labels("device").set(7e9)
     metrics.worker_info.labels(pool, "cuda:0", gpu, "0.1.0").set(1)
