@@ -1,0 +1,87 @@
+"""What a catalog entry may ask of its family, and which jobs may share a call."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from darkroom.catalog import Model
+from darkroom.families import FAMILIES, FamilyName
+from tests.samples import make_generation
+
+FLOW = "FlowMatchEulerDiscreteScheduler"
+
+
+def entry(**fields: Any) -> Model:
+    base = {"name": "m", "source": "m", "revision": "1", "licence": "MIT"}
+    return Model.model_validate({**base, "seconds_per_megapixel_step": 1.0, **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"family": "stable-cascade"}, "family"),
+        ({"family": "flux", "scheduler": "DDIMScheduler"}, "DDIMScheduler cannot run flux"),
+        ({"family": "flux", "schedulers": ["DDIMScheduler"]}, "DDIMScheduler cannot run flux"),
+        ({"family": "flux", "schedulers": ["FlowMatchHeunDiscreteScheduler"]}, "cannot run flux"),
+        ({"family": "stable-diffusion", "schedulers": [FLOW]}, "cannot run stable-diffusion"),
+        ({"family": "z-image", "defaults": {"width": 520}}, "defaults.width must be a multiple"),
+        ({"family": "flux", "options": {"attention_slicing": True}}, "options.attention_slicing"),
+        ({"family": "qwen-image", "options": {"channels_last": True}}, "options.channels_last"),
+        ({"options": {"compile": True, "cpu_offload": "sequential"}}, "compile does not go"),
+        ({"options": {"cpu_offload": "disk"}}, "cpu_offload"),
+        ({"options": {"turbo": True}}, "turbo"),
+    ],
+    ids=str,
+)
+def test_an_entry_that_its_family_cannot_do_is_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        entry(**fields)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_entry_without_a_scheduler_gets_one_of_its_familys(family: FamilyName) -> None:
+    is_flow = FAMILIES[family].is_flow
+    assert entry(family=family).scheduler == (FLOW if is_flow else "DPMSolverMultistepScheduler")
+
+
+def test_an_entry_without_a_family_takes_whatever_its_files_are() -> None:
+    model = entry(scheduler=FLOW, schedulers=["DDIMScheduler"])
+    assert model.side_multiple == 8
+    assert model.options.cpu_offload == "none"
+
+
+@pytest.mark.parametrize(
+    ("changed", "together"),
+    [
+        ({"prompt": "a boat"}, True),
+        ({"seed": 9}, True),
+        ({"num_images": 4}, True),
+        ({"negative_prompt": "fog"}, True),
+        ({"width": 256}, False),
+        ({"num_inference_steps": 3}, False),
+        ({"guidance_scale": 3.0}, False),
+        ({"scheduler": "EulerDiscreteScheduler"}, False),
+        ({"strength": 0.5}, False),
+        ({"loras": ({"name": "ink", "weight": 1.0},)}, False),
+        ({"image": {"sha256": "0" * 64, "width": 64, "height": 64}}, False),
+    ],
+    ids=str,
+)
+def test_jobs_share_a_call_when_they_differ_in_what_each_picture_has_of_its_own(
+    changed: dict[str, Any], together: bool
+) -> None:
+    model = entry(family="stable-diffusion")
+    one, other = make_generation(), make_generation(**changed)
+    assert (model.call_key(one) == model.call_key(other)) is together
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_guidance_by_distillation_parts_jobs_by_their_negative_prompt(
+    family: FamilyName,
+) -> None:
+    model = entry(family=family)
+    one, other = make_generation(), make_generation(negative_prompt="fog")
+    assert (model.call_key(one) == model.call_key(other)) is (family != "flux")
+    unguided = [text.model_copy(update={"guidance_scale": 0.0}) for text in (one, other)]
+    assert len({model.call_key(text) for text in unguided}) == 1
