@@ -6,6 +6,7 @@ end, so that no message waits here that a free worker could start.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -42,18 +43,20 @@ class Intake:
         self._receive = receive
         self._poll_seconds = poll_seconds
         self._look_seconds = look_seconds
+        self._may_probe = False  # once per count
 
     async def run(self, leaving: asyncio.Event) -> None:
         """Lease until ``leaving`` is set. What a call brings that outlasts it is received too."""
         while not leaving.is_set():
             seconds = self._conductor.seconds_to_choice()
-            if seconds == 0 and self._conductor.running:
+            if self._conductor.running:
                 await self._look_if_due()
+                seconds = self._conductor.seconds_to_choice()
             wanted = self._wanted(seconds)
             if wanted > 0:
                 await self._take(wanted, self._patience(seconds), leaving)
-            elif self._is_over_share() and self._backlog.is_due:
-                await self._look_over(leaving)
+            elif self._may_probe and self._is_over_share():
+                await self._probe(leaving)
             else:
                 await self._changes.wait(self._pause(seconds))
 
@@ -68,9 +71,8 @@ class Intake:
 
     def _pause(self, seconds_to_choice: float) -> float:
         """When to look again if nothing changes: when something must be there to choose from."""
-        if len(self._window):
-            return self._look_seconds
-        return seconds_to_choice
+        soon = math.inf if len(self._window) else seconds_to_choice
+        return min(soon, self._look_seconds) if self._conductor.running else soon
 
     async def _take(self, wanted: int, wait_seconds: float, leaving: asyncio.Event) -> None:
         """Lease once.
@@ -93,17 +95,18 @@ class Intake:
             await self._look_if_due()
 
     async def _look_if_due(self) -> None:
+        """Count the queue's messages, but not often."""
         if self._backlog.is_due:
             await self._backlog.look(len(self._window) + self._conductor.running)
+            self._may_probe = True
+
+    async def _probe(self, leaving: asyncio.Event) -> None:
+        """With more than the fair share in hand: if nobody waits in the queue, give back."""
+        self._may_probe = False
+        await self._take(1, 0.0, leaving)
+        if self._backlog.line_empty:
+            self._conductor.give_back_surplus()
 
     def _is_over_share(self) -> bool:
         share = self._backlog.fair_share(self._conductor.running)
         return len(self._window) > max(1, share)
-
-    async def _look_over(self, leaving: asyncio.Event) -> None:
-        """Count anew; if nobody waits in the queue, give back what is over the fair share."""
-        await self._look_if_due()
-        if self._is_over_share():
-            await self._take(1, 0.0, leaving)
-            if self._backlog.line_empty:
-                self._conductor.give_back_surplus()

@@ -133,6 +133,10 @@ class Site:
         await self.queue.send(message_for(job))
         return job.id
 
+    async def send(self, job: Job) -> None:
+        """Enqueue a record's message."""
+        await self.queue.send(message_for(job))
+
     async def write(self, job_id: str, step: Callable[[Job], Job]) -> Job:
         """Change a record as another process would."""
         while True:
