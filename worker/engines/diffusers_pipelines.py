@@ -16,12 +16,15 @@ from darkroom.families import FAMILIES
 from worker.engines.diffusers_devices import dtype_on, is_out_of_memory, noticing_loss
 from worker.engines.diffusers_options import place
 
-VARIANTS: Mapping[str, Any] = {
-    "text_to_image": diffusers.AutoPipelineForText2Image,
-    "image_to_image": diffusers.AutoPipelineForImage2Image,
-    "inpainting": diffusers.AutoPipelineForInpainting,
+VARIANTS: Mapping[str, str] = {
+    "text_to_image": "AutoPipelineForText2Image",
+    "image_to_image": "AutoPipelineForImage2Image",
+    "inpainting": "AutoPipelineForInpainting",
 }
-"""For each kind of generation, what knows the pipeline class of each family."""
+"""For each kind of generation, what of diffusers knows the pipeline class of each family.
+
+Named, not imported: that would import the pipelines of all families, at every worker's start.
+"""
 
 INPAINTING_CHANNELS = (4, 9)
 
@@ -78,8 +81,10 @@ def derive(pipeline: Any, kind: str) -> Any:
 
     Raises `InvalidInput` when its family has none.
     """
+    if kind == "text_to_image" and "image" not in inspect.signature(pipeline.__call__).parameters:
+        return pipeline
     try:
-        derived = VARIANTS[kind].from_pipe(pipeline)
+        derived = getattr(diffusers, VARIANTS[kind]).from_pipe(pipeline)
     except ValueError as error:
         if kind == "text_to_image":
             return pipeline  # of a class that diffusers lists nowhere: it is what its folder says
