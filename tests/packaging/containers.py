@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +90,13 @@ class Container:
             assert found(), f"it ended without {event}: {self.lines}"
             return found()[0]
 
+    def network(self) -> str:
+        """Return its network namespace, which others may join."""
+        said = subprocess.run(
+            ["runc", "state", self.name], check=True, capture_output=True, text=True
+        )
+        return f"/proc/{json.loads(said.stdout)['pid']}/ns/net"
+
     def stop(self, seconds: float = 60) -> int:
         """Ask it to stop as a kubelet does; return the exit status."""
         subprocess.run(["runc", "kill", self.name, "TERM"], check=True, capture_output=True)
@@ -101,15 +108,23 @@ def running(
     image: Image,
     folder: Path,
     *arguments: str,
-    data: Path | None = None,
-    environment: dict[str, str] | None = None,
+    mounts: Mapping[str, Path] | None = None,
+    environment: Mapping[str, str] | None = None,
+    network: str | None = None,
 ) -> Iterator[Container]:
-    """Run a container on this machine's network; ``folder`` is for its bundle."""
+    """Run a container; ``folder`` is for its bundle.
+
+    ``mounts`` are folders of this machine by where they shall be. ``network`` is the machine's
+    (None), one of its own (empty), or the namespace of another container.
+    """
     name = f"darkroom-{uuid.uuid4().hex[:12]}"
     bundle = folder / name
     bundle.mkdir()
-    specification = json.dumps(_specification(image, arguments, data, environment or {}))
-    (bundle / "config.json").write_text(specification)
+    specification = _specification(image, arguments, mounts or {}, environment or {})
+    if network is not None:
+        joined = {"type": "network", "path": network} if network else {"type": "network"}
+        specification["linux"]["namespaces"].append(joined)
+    (bundle / "config.json").write_text(json.dumps(specification))
     process = subprocess.Popen(
         ["runc", "run", "--bundle", str(bundle), name],
         stdin=subprocess.DEVNULL,
@@ -138,18 +153,23 @@ def run(image: Image, folder: Path, *arguments: str, **options: Any) -> tuple[in
 
 
 def _specification(
-    image: Image, arguments: tuple[str, ...], data: Path | None, environment: dict[str, str]
+    image: Image,
+    arguments: tuple[str, ...],
+    mounts: Mapping[str, Path],
+    environment: Mapping[str, str],
 ) -> dict[str, Any]:
     user, group = map(int, image.config["User"].split(":"))
-    mounts = [
+    mounted_here = [
         _mount("/proc", "proc", "proc", [*PLAIN, "noexec"]),
         _mount("/dev", "tmpfs", "tmpfs", ["nosuid", "mode=755", "size=65536k"]),
         _mount("/dev/shm", "tmpfs", "shm", [*PLAIN, "noexec", "mode=1777"]),
         _mount("/sys", "none", "/sys", ["rbind", "ro", *PLAIN]),
         _mount("/tmp", "tmpfs", "tmpfs", [*PLAIN, "mode=1777"]),
     ]
-    if data is not None:
-        mounts.append(_mount("/data", "none", str(data), ["rbind", "rw", *PLAIN]))
+    mounted_here += [
+        _mount(where, "none", str(source), ["rbind", "rw", *PLAIN])
+        for where, source in mounts.items()
+    ]
     variables = [*image.config["Env"], *(f"{key}={value}" for key, value in environment.items())]
     return {
         "ociVersion": "1.0.2",
@@ -162,7 +182,7 @@ def _specification(
             "capabilities": {},
             "noNewPrivileges": True,
         },
-        "mounts": mounts,
+        "mounts": mounted_here,
         "linux": {
             "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")],
             "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list"],

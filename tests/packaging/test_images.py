@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from darkroom import __version__
-from tests.packaging.containers import Image, mounted, run, running, why_not
+from tests.packaging.containers import Image, run, running
 from tests.packaging.test_tree import name, pinned
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,24 +22,6 @@ BUILD_TOOLS = re.compile(
     r"(x86_64-linux-gnu-)?(gcc|g\+\+|cc|c\+\+|cpp|clang|ld|as|make|cmake|ninja|git|curl|wget"
     r"|pip|pip3|pip3\.\d+|wheel|easy_install|uv|conda)(-\d+)?"
 )
-
-
-def image(tier: str) -> Iterator[Image]:
-    named = f"localhost/darkroom-{tier}:{__version__}"
-    if (reason := why_not(named)) is not None:
-        pytest.skip(reason)
-    with mounted(named) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def api() -> Iterator[Image]:
-    yield from image("api")
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[Image]:
-    yield from image("worker")
 
 
 @pytest.fixture(params=TIERS)
@@ -188,14 +170,15 @@ def test_a_job_goes_through_the_containers_of_both_tiers(
     os.chown(data, USER, USER)
     loopback = {"DARKROOM_API_HOST": "127.0.0.1", "DARKROOM_API_PORT": "0"}
     threads = {"OMP_NUM_THREADS": "1", "DARKROOM_WORKER_IMAGE_DIGEST": "sha256:" + "0" * 64}
+    shared = {"/data": data}
     with (
-        running(api, tmp_path, data=data, environment=loopback) as serving,
-        running(worker, tmp_path, data=data, environment=threads) as working,
+        running(api, tmp_path, mounts=shared, environment=loopback) as serving,
+        running(worker, tmp_path, mounts=shared, environment=threads) as working,
     ):
         url = serving.logged("listening")["url"]
         working.logged("ready")
         asked = ("submit", "a red circle on a white background", "--out", "/data/picture.png")
-        status, said = run(api, tmp_path, *asked, "--url", url, data=data)
+        status, said = run(api, tmp_path, *asked, "--url", url, mounts=shared)
         assert status == 0, said
         (job,) = httpx.get(f"{url}/v1/jobs").json()["value"]
         assert job["status"] == "Succeeded"
