@@ -122,6 +122,12 @@ class PodSettings(BaseSettings):
         " workers first; needs the pod's name and namespace, and the right to patch pods.",
     )
 
+    @model_validator(mode="after")
+    def _cost_has_its_pod(self) -> Self:
+        if self.deletion_cost and not (self.pod_name and self.pod_namespace):
+            raise ValueError("deletion_cost needs pod_name and pod_namespace, by the downward API")
+        return self
+
 
 def load(kind: type[S]) -> S:
     """Read ``kind`` from the environment. Raises `SettingsError` that names the variable."""

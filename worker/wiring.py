@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from contextlib import suppress
 from functools import partial
 
 from prometheus_client import CollectorRegistry
@@ -10,11 +11,17 @@ from darkroom import __version__
 from darkroom import settings as shared_settings
 from darkroom.catalog import Catalog, Model, Pool, load_catalog
 from darkroom.clock import SystemClock
-from darkroom.errors import DeviceLost, JobNotFound, MissingExtra, StoreUnavailable
+from darkroom.errors import (
+    DeviceLost,
+    JobNotFound,
+    MissingExtra,
+    ModelUnavailable,
+    StoreUnavailable,
+)
 from darkroom.jobs import new_job_id
 from darkroom.log import configure, get_logger
 from darkroom.metrics import WorkerMetrics
-from darkroom.settings import DarkroomSettings
+from darkroom.settings import DarkroomSettings, PodSettings
 from darkroom.wiring import Backends, open_backends
 from worker.background import beside
 from worker.backoff import Backoff
@@ -28,6 +35,7 @@ from worker.idleness import leave_when_idle
 from worker.loop import LoopPace, Worker
 from worker.model_cache import ModelCache
 from worker.models import locate, locate_lora, read_ahead
+from worker.pod import keep_deletion_cost, leave_when_finished
 from worker.settings import (
     DeviceSettings,
     ModelsSettings,
@@ -45,9 +53,10 @@ log = get_logger()
 
 
 def serve(devices: str | None = None) -> int:
-    """Run a worker until SIGTERM or SIGINT and return the exit status.
+    """Run a worker until SIGTERM or SIGINT, or until its queue is done with it.
 
-    1 when the device was lost: whoever started the worker starts it again (Kubernetes does).
+    Returns the exit status: what the queue asks for (0 but in the pod of a Kubernetes Job), or 1
+    when the device was lost: whoever started the worker starts it again (Kubernetes does).
     ``devices`` overrides the setting of that name: then this process only looks after others.
     Raises `SettingsError` (and `MissingExtra`) when it cannot start.
     """
@@ -140,12 +149,12 @@ async def _serve(
     with served(health, metrics.registry, mine.metrics_host, mine.metrics_port):
         async with beside(health.keep_beating(), "heartbeat"):
             try:
-                await _work(shared, mine, catalog, pool, warm, drain, metrics, health)
+                status = await _work(shared, mine, catalog, pool, warm, drain, metrics, health)
             except DeviceLost as error:
                 log.error("device_lost", message=error.message)
                 return 1
     log.info("drained", pool=pool.name)
-    return 0
+    return status
 
 
 async def _work(
@@ -157,10 +166,12 @@ async def _work(
     drain: Drain,
     metrics: WorkerMetrics,
     health: Health,
-) -> None:
+) -> int:
     """Get ready, then work until the drain. What can go on at the same time does."""
+    pod = shared_settings.load(PodSettings)
     opening = asyncio.create_task(asyncio.to_thread(_open_ahead, mine, catalog, warm))
     backends = open_backends(shared, catalog)
+    queue = backends.queues[pool.name]
     thread: EngineThread | None = None
     try:
         _, engine = await asyncio.gather(_greet(backends, shared.region), opening)
@@ -173,16 +184,20 @@ async def _work(
             pool.name, device, shared_settings.load(DeviceSettings).single, __version__
         ).set(1)
         if not await warm_up(warm, catalog, thread, drain, mine.warm_steps):
-            return
+            return queue.exit_status
         worker = build_worker(shared, mine, catalog, pool, backends, thread, drain, metrics)
         health.warm()
         log.info("ready", pool=pool.name, device=device)
         idling = leave_when_idle(lambda: worker.is_idle, mine.idle_seconds, drain)
+        cost = keep_deletion_cost(pod, lambda: not worker.is_idle)
         async with (
             beside(_notices(mine.scheduled_events_url, drain), "scheduled-events"),
             beside(idling, "idleness"),
+            beside(leave_when_finished(queue, drain), "finished"),
+            beside(cost, "deletion-cost"),
         ):
             await worker.run()
+        return queue.exit_status
     finally:
         await backends.close()
         if thread is not None:
@@ -193,7 +208,8 @@ def _open_ahead(mine: WorkerSettings, catalog: Catalog, warm: tuple[Model, ...])
     """Import and open the engine while the disk already reads the weights of ``warm``."""
     if mine.engine != "fake":
         for model in warm:
-            read_ahead(locate(model, catalog))
+            with suppress(ModelUnavailable):  # which `warm_up` will say
+                read_ahead(locate(model, catalog))
     return open_engine(mine, catalog)
 
 

@@ -31,6 +31,7 @@ from darkroom.queues.kubernetes_manifests import (
     failed_deliveries,
 )
 
+LEAVING_SECONDS = 0.05  # longest wait of a lease call once the pod's work is over
 MAX_DESCRIPTION_CHARACTERS = 1_000  # the kubelet cuts a termination message at 4 KiB
 
 log = get_logger()
@@ -75,6 +76,9 @@ class PodWork:
             return await self._take()
         if self._lease.is_over:
             self.end(EXIT_UNCOUNTED)
+        if self.over.is_set():  # a consumer that asks again must not take the loop from who leaves
+            await asyncio.sleep(min(max_wait_seconds, LEAVING_SECONDS))
+            return []
         try:
             async with asyncio.timeout(max_wait_seconds):
                 await self.over.wait()
