@@ -35,7 +35,9 @@ Part = tuple[Seat, Work, int]
 
 
 class Calls:
-    """Makes a batch's pictures. ``on_begun`` is called on the event loop as each call begins."""
+    """Makes a batch's pictures. ``on_news`` is called on the event loop when a call begins, and
+    when its first step tells how fast it is.
+    """
 
     def __init__(
         self,
@@ -44,7 +46,7 @@ class Calls:
         limits: BatchLimits,
         metrics: WorkerMetrics,
         pool: str,
-        on_begun: Callable[[], None],
+        on_news: Callable[[], None],
     ) -> None:
         self.batch = batch
         self.progress = Progress()
@@ -55,7 +57,7 @@ class Calls:
         self._limits = limits
         self._metrics = metrics
         self._pool = pool
-        self._on_begun = on_begun
+        self._on_news = on_news
         self._apart: set[Seat] = set()
 
     def make(self) -> None:
@@ -130,7 +132,7 @@ class Calls:
             for seat, work in works.items()
         ]
         self.progress.begin()
-        self._tell(self._on_begun)
+        self._tell(self._on_news)
         self.batch.in_call = tuple(works)
         try:
             with self._charged("generate", call):
@@ -150,6 +152,8 @@ class Calls:
         def on_step(step: int, total: int, preview: Preview) -> None:
             share = step / max(1, total)
             self.progress.note(pictures * share)
+            if step == 1:
+                self._tell(self._on_news)
             done = {seat: len(seat.done) + len(some) * share for seat, some in indices.items()}
             self._tell(_note, {seat: done[seat] / work.pictures for seat, work in works.items()})
             shown = [(work, 0 in indices[seat]) for seat, work in works.items()]
