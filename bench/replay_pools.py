@@ -24,7 +24,6 @@ from worker.scheduler import Rules
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "scheduling.md"
 SHORT_STEPS, LONG_STEPS = 4, 200
-HOURS = 2
 
 
 @dataclass(frozen=True)
@@ -62,17 +61,17 @@ def in_one_pool(catalog: Catalog) -> Catalog:
     return catalog.model_copy(update={"pools": (catalog.pools[0].model_copy(update=changes),)})
 
 
-def traffic(catalog: Catalog, seed: int = 0) -> list[TraceJob]:
+def traffic(catalog: Catalog, minutes: int = 60, seed: int = 0) -> list[TraceJob]:
     """Short jobs that keep the first pool's workers a third busy; every tenth minute, long ones."""
     model = catalog.model(catalog.default_model)
     draw = random.Random(seed)
     short, long = (job_seconds(model, steps) for steps in (SHORT_STEPS, LONG_STEPS))
     apart = 3 * short / catalog.pools[0].replicas.max
     jobs, now = [], 0.0
-    while now < 3600 * HOURS:
+    while now < 60.0 * minutes:
         jobs.append(_job(now, "many", model.name, SHORT_STEPS, short))
         now += draw.expovariate(1 / apart)
-    for minute in range(10, 60 * HOURS, 10):
+    for minute in range(5, minutes, 10):
         jobs += [_job(60.0 * minute, "few", model.name, LONG_STEPS, long) for _ in range(8)]
     return numbered(jobs)
 

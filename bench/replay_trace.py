@@ -87,37 +87,39 @@ def numbered(jobs: Sequence[TraceJob]) -> list[TraceJob]:
 
 
 def generate(
-    jobs: int = 1500, models: int = 30, tenants: int = 200, seed: int = 1
+    jobs: int = 2000, models: int = 40, tenants: int = 300, seed: int = 1
 ) -> list[TraceJob]:
     """Make a small trace: models and tenants by Zipf's law, a tenant's jobs in bursts of one model.
 
-    Days have quiet and busy hours (a sine); run times are log-normal around a mean per model.
+    Hours differ as they do in production: the rate of each is drawn from a log-normal (sigma 1.2)
+    and higher by day. Run times are log-normal around a mean per model.
     """
     draw = random.Random(seed)
-    by_rank = [1 / rank for rank in range(1, max(models, tenants) + 1)]
+    by_rank = [rank**-1.25 for rank in range(1, max(models, tenants) + 1)]
     made: list[TraceJob] = []
-    now = 0.0
+    hour = 0
     while len(made) < jobs:
-        busy = 1.05 + math.sin(2 * math.pi * now / (24 * HOUR))
-        now += draw.expovariate(busy / 400)
-        model = draw.choices(range(models), by_rank[:models])[0]
-        tenant = draw.choices(range(tenants), by_rank[:tenants])[0]
-        images = draw.choices((1, 2, 4, 8), (60, 8, 20, 12))[0]
-        at = now
-        for _ in range(min(jobs - len(made), 1 + int(draw.expovariate(0.4)))):
-            seconds = round(10 + 20 * (model % 7) / 6 * draw.lognormvariate(0, 0.4) + images, 1)
-            made.append(
-                TraceJob(
-                    0,
-                    at,
-                    f"T{tenant:03}",
-                    "text_to_image",
-                    f"M{model:02}",
-                    draw.choices((0, 1), (85, 15))[0],
-                    images,
-                    draw.choices((30, 40), (90, 10))[0],
-                    seconds,
-                )
-            )
-            at += draw.expovariate(1 / 30)
+        rate = draw.lognormvariate(0, 1.2) * (1.05 + math.sin(2 * math.pi * hour / 24))
+        at = hour * HOUR + draw.expovariate(rate / 400)
+        while at < (hour + 1) * HOUR and len(made) < jobs:
+            model = draw.choices(range(models), by_rank[:models])[0]
+            tenant = draw.choices(range(tenants), by_rank[:tenants])[0]
+            made += _burst(draw, at, f"T{tenant:03}", model)[: jobs - len(made)]
+            at += draw.expovariate(rate / 400)
+        hour += 1
     return numbered(made)
+
+
+def _burst(draw: random.Random, at: float, tenant: str, model: int) -> list[TraceJob]:
+    """What one tenant asks of one model, some tens of seconds apart."""
+    images = draw.choices((1, 2, 4, 8), (60, 8, 20, 12))[0]
+    steps = draw.choices((30, 40), (90, 10))[0]
+    loras = draw.choices((0, 1), (85, 15))[0]
+    burst = []
+    for _ in range(1 + int(draw.expovariate(1.2))):
+        seconds = round((14 + 3 * (model % 7)) * draw.lognormvariate(0, 0.5) + images, 1)
+        burst.append(
+            TraceJob(0, at, tenant, "text_to_image", f"M{model:02}", loras, images, steps, seconds)
+        )
+        at += draw.expovariate(1 / 30)
+    return burst
