@@ -63,7 +63,8 @@ async def _all(asked: Asked) -> list[Finding]:
         *backends_check.settings_agree(settings, catalog),
     ]
     if _uses_azure(settings):
-        findings += await _azure(settings, catalog, in_cluster=asked.cluster)
+        in_cluster = asked.cluster or bool(asked.expect)
+        findings += await _azure(settings, catalog, in_cluster=in_cluster)
     findings += await _backends(settings, catalog)
     if asked.cluster or asked.expect:
         findings += await _cluster(asked, settings, catalog)
