@@ -1,14 +1,16 @@
 """What a catalog entry may ask of its family, and which jobs may share a call."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from darkroom.catalog import Model
-from darkroom.families import FAMILIES, FamilyName
+from darkroom.catalog import LoraSource, Model, ModelDefaults, ModelLimits, ModelOptions
+from darkroom.families import FAMILIES, FLOW_SCHEDULERS, FamilyName
 from tests.samples import make_generation
 
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 FLOW = "FlowMatchEulerDiscreteScheduler"
 
 
@@ -85,3 +87,11 @@ def test_only_guidance_by_distillation_parts_jobs_by_their_negative_prompt(
     assert (model.call_key(one) == model.call_key(other)) is (family != "flux")
     unguided = [text.model_copy(update={"guidance_scale": 0.0}) for text in (one, other)]
     assert len({model.call_key(text) for text in unguided}) == 1
+
+
+def test_every_field_and_family_is_documented() -> None:
+    told = DOCS.read_text()
+    entries = (Model, ModelDefaults, ModelLimits, ModelOptions, LoraSource)
+    fields = {name for entry in entries for name in entry.model_fields}
+    for name in (*fields, *FAMILIES, *FLOW_SCHEDULERS):
+        assert f"`{name}" in told, f"docs/models.md says nothing of {name}"

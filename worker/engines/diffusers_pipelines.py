@@ -3,11 +3,13 @@
 import inspect
 import json
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+from diffusers.configuration_utils import FrozenDict
 from safetensors import SafetensorError
 
 from darkroom.catalog import Model
@@ -93,23 +95,33 @@ def derive(pipeline: Any, kind: str) -> Any:
         raise InvalidInput(
             f"{name} has no {kind.replace('_', '-')} variant", target=target
         ) from error
-    if kind == "inpainting" and not _can_inpaint(derived):
-        raise InvalidInput(
-            f"{type(derived).__name__} cannot inpaint with this model's latents",
-            target="mask_image",
-        )
+    if kind == "inpainting":
+        _fit_for_inpainting(derived)
     derived.set_progress_bar_config(disable=True)
     return derived
 
 
-def _can_inpaint(pipeline: Any) -> bool:
-    """Whether Stable Diffusion's inpainting takes this UNet; what is not of that family, it may.
+def _fit_for_inpainting(pipeline: Any) -> None:
+    """Have Stable Diffusion's inpainting take a U-Net of latents that are not 4 channels.
 
-    It blends latents of 4 channels, or feeds a UNet of 9; anything else it refuses mid-call.
+    diffusers blends the latents of a U-Net of 4 channels, and feeds the mask to one of 9; it tells
+    them by these numbers and refuses any other mid-call, though its blending suits all. So a U-Net
+    that takes its autoencoder's latents gets a twin, on the same weights, that says 4. Raises
+    `InvalidInput` for any other.
     """
     if not type(pipeline).__name__.startswith("StableDiffusion") or not hasattr(pipeline, "unet"):
-        return True
-    return pipeline.unet.config.in_channels in INPAINTING_CHANNELS
+        return
+    unet, channels = pipeline.unet, pipeline.unet.config.in_channels
+    if channels in INPAINTING_CHANNELS:
+        return
+    if channels != pipeline.vae.config.latent_channels or hasattr(unet, "_hf_hook"):
+        raise InvalidInput(
+            f"{type(pipeline).__name__} cannot inpaint with this model's latents",
+            target="mask_image",
+        )
+    twin = copy(unet)
+    twin._internal_dict = FrozenDict({**unet.config, "in_channels": min(INPAINTING_CHANNELS)})
+    pipeline.register_modules(unet=twin)
 
 
 def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 """The model that ships, on the engine: what is promised of every seed and every preview."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 
 from darkroom.catalog import load_catalog
 from darkroom.generation import Generation
-from tests.worker.engines.asking import ask, colour, farthest, quiet
+from tests.worker.engines.asking import GIVEN, ask, colour, farthest, pixels, quiet, run
 from tests.worker.engines.conftest import no_loras
 from worker.engines.base import GenerationTask, Preview
 from worker.engines.diffusers import DiffusersEngine
@@ -47,6 +48,25 @@ def test_a_seed_gives_its_picture_alone_and_among_eight(demo: DiffusersEngine) -
     _, five, _ = demo.generate([GenerationTask(one) for one in mates], quiet)
     assert farthest(alone, five[2]) <= 1
     assert farthest(alone, five[3]) > 30
+
+
+def test_inpainting_repaints_what_the_mask_says(demo: DiffusersEngine) -> None:
+    start = Image.new("RGB", (128, 128), (200, 180, 40))
+    mask = Image.new("L", (128, 128), 0)
+    mask.paste(255, (0, 0, 128, 56))
+    asked = draw("a blue sea at night", 5).model_copy(
+        update={"image": GIVEN, "mask_image": GIVEN, "strength": 1.0}
+    )
+    ((made,),) = run(demo, asked, image=_file(start), mask_image=_file(mask))
+    change = np.abs(pixels(made) - pixels(start)).mean(-1)
+    assert change[72:].mean() < 8
+    assert change[:48].mean() > 40
+
+
+def _file(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.mark.parametrize(("side", "small_side"), [(128, 128), (320, 160)])

@@ -24,9 +24,13 @@ def byte_level_tokenizer() -> CLIPTokenizer:
 
 
 def save_tiny_stable_diffusion(
-    folder: Path, *, tiny_autoencoder: bool = False, channels: int = 4
+    folder: Path,
+    *,
+    tiny_autoencoder: bool = False,
+    channels: int = 4,
+    unet_channels: int | None = None,
 ) -> Path:
-    """Write the folder and return it."""
+    """Write the folder and return it; the U-Net takes the latents' channels, or its own number."""
     torch.manual_seed(0)
     tokenizer = byte_level_tokenizer()
     text = CLIPTextConfig(
@@ -45,7 +49,7 @@ def save_tiny_stable_diffusion(
         block_out_channels=(16, 32),
         layers_per_block=1,
         sample_size=8,
-        in_channels=channels,
+        in_channels=unet_channels or channels,
         out_channels=channels,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
