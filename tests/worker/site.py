@@ -50,15 +50,17 @@ pools:
   - name: {POOL}
     models: [demo]
     max_gpu_seconds: MAX_GPU_SECONDS
+    concurrency: CONCURRENCY
     price_per_hour_usd: 3.6
 """
 
 
-def write_catalog(folder: Path, max_gpu_seconds: float = 60) -> Path:
+def write_catalog(folder: Path, max_gpu_seconds: float = 60, concurrency: int = 1) -> Path:
     """Write a catalog whose model has an empty folder: enough for the fake engine."""
     (folder / "weights").mkdir(exist_ok=True)
     path = folder / "catalog.yaml"
-    path.write_text(CATALOG.replace("MAX_GPU_SECONDS", str(max_gpu_seconds)))
+    text = CATALOG.replace("MAX_GPU_SECONDS", str(max_gpu_seconds))
+    path.write_text(text.replace("CONCURRENCY", str(concurrency)))
     return path
 
 
