@@ -45,6 +45,8 @@ MAX_DELIVERIES = 30  # a healthy job is hit again and again here
 STORAGE_FAULT_RATE = 0.02
 SETTLE_SECONDS = 300.0
 WORKERS = 3
+BATCH = 4
+"""Jobs of one pipeline call."""
 SUBMITTERS = 8
 TENANT = "local"
 
@@ -52,6 +54,7 @@ ENV = {
     "DARKROOM_WORKER_ENGINE": "fake",
     "DARKROOM_WORKER_FAKE_STEP_SECONDS": "0.02",
     "DARKROOM_WORKER_GRACE_SECONDS": "5",
+    "DARKROOM_WORKER_DEPTH_SECONDS": "1",
     "DARKROOM_WORKER_RETRY_BASE_SECONDS": "0.2",
     "DARKROOM_WORKER_RETRY_CAP_SECONDS": "2",
     "DARKROOM_API_SWEEP_SECONDS": "1",
@@ -321,6 +324,7 @@ def _write_catalog(folder: Path) -> Path:
     model = {"name": "noise", "source": ".", "revision": "1", "licence": "MIT"}
     model |= {"seconds_per_megapixel_step": 0.1, "load_seconds": 0}
     pool = {"name": "chaos", "models": ["noise"], "max_gpu_seconds": 5}
+    pool |= {"concurrency": BATCH, "replicas": {"min": WORKERS, "max": WORKERS}}
     path.write_text(yaml.safe_dump({"default_model": "noise", "models": [model], "pools": [pool]}))
     return path
 
