@@ -61,10 +61,7 @@ def test_a_sentence_stands_above_every_value() -> None:
             inside_list = indent - 1
         if inside_list is not None or not KEY.match(line):
             continue
-        comment = above.strip()
-        if not (comment.startswith("# ") and comment[2].isupper() or comment[2:3].isalnum()):
-            bare.append(line)
-        elif not comment.endswith("."):
+        if not re.fullmatch(r" *# .*[a-z].*\.", above):
             bare.append(line)
     assert not bare
 
