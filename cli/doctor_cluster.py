@@ -40,19 +40,19 @@ class Place:
 
 async def scaled_objects(place: Place) -> Sequence[Finding]:
     """Check that KEDA is there and has every ScaledObject in hand."""
-    found = await _all(place, ScaledObject, place.workers_namespace, "keda")
+    found = await _listed(place, ScaledObject, place.workers_namespace, "keda")
     return _conditions("keda", "ScaledObject", found, "Ready", "kubectl describe scaledobject")
 
 
 async def local_queues(place: Place) -> Sequence[Finding]:
     """Check that Kueue is there and admits to every LocalQueue."""
-    found = await _all(place, LocalQueue, place.workers_namespace, "kueue")
+    found = await _listed(place, LocalQueue, place.workers_namespace, "kueue")
     return _conditions("kueue", "LocalQueue", found, "Active", "kubectl describe localqueue")
 
 
 async def secret_provider_classes(place: Place) -> Sequence[Finding]:
     """Check that the Key Vault provider is there, with the chart's objects for it."""
-    found = await _all(place, SecretProviderClass, place.namespace, "secrets")
+    found = await _listed(place, SecretProviderClass, place.namespace, "secrets")
     if not found:
         return [fail("secrets", "no SecretProviderClass", "helm upgrade with keyVault.enabled")]
     return [ok("secrets", f"{len(found)} SecretProviderClass")]
@@ -124,7 +124,7 @@ def _get(place: Place, name: str) -> Callable[[], Awaitable[PodTemplate]]:
     return lambda: place.client.get(PodTemplate, name, namespace=place.workers_namespace)
 
 
-async def _all(place: Place, kind: Any, namespace: str, what: str) -> list[Any]:
+async def _listed(place: Place, kind: Any, namespace: str, what: str) -> list[Any]:
     return await patiently(
         f"listing what {what} has", lambda: gathered(place.client.list(kind, namespace=namespace))
     )

@@ -37,6 +37,7 @@ class Call:
     group: str
     resource: str
     namespace: str | None
+    name: str | None = None
 
 
 @dataclass
@@ -98,7 +99,7 @@ class ApiServer:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         verb = VERBS[request.action.value]
         group, plural = str(resource.group or ""), str(resource.plural)
-        call = Call(token, verb, group, plural, request.namespace)
+        call = Call(token, verb, group, plural, request.namespace, request.name)
         self.calls.append(call)
         refusal = self.refusals.pop(0) if self.refusals else None
         if refusal is not None and not refusal.after_effect:

@@ -53,7 +53,16 @@ def pod_template(name: str = "darkroom-short", *, kueue: str | None = None) -> O
 class Cluster:
     """An API server, and who acts in it."""
 
-    def __init__(self, clients: Clients, server: ApiServer, folder: Path) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        server: ApiServer,
+        folder: Path,
+        namespace: str = NAMESPACE,
+        prefix: str = "darkroom",
+    ) -> None:
+        self.namespace = namespace
+        self.prefix = prefix
         self.server = server
         self.clients = clients
         self.folder = folder
@@ -70,16 +79,20 @@ class Cluster:
         """Return the queue as a process of the API has it."""
         named = {"lease_seconds": 30.0, "max_delivery_count": 3, **options}
         return KubernetesJobQueue(
-            self.clients(account), NAMESPACE, pool, prefix="darkroom", clock=self.server.clock,
+            self.clients(account),
+            self.namespace,
+            pool,
+            prefix=self.prefix,
+            clock=self.server.clock,
             **named,  # type: ignore[arg-type]
-        )  # fmt: skip
+        )
 
     def startable(self) -> list[Object]:
         """Return the Jobs that the controller would start a pod for now, oldest first."""
         self.sync()
         return [
             job
-            for job in self.server.all("batch", "jobs", NAMESPACE)
+            for job in self.server.all("batch", "jobs", self.namespace)
             if not job["spec"]["suspend"]
             and not finished(job)
             and not job.get("status", {}).get("active")
@@ -95,7 +108,7 @@ class Cluster:
             "",
             "pods",
             {
-                "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels},
+                "metadata": {"name": name, "namespace": self.namespace, "labels": labels},
                 "spec": template["spec"],
                 "status": {"phase": "Running"},
             },
@@ -109,7 +122,7 @@ class Cluster:
         for pod in self.pods:
             if pod.is_silent:
                 pod.exit(KILLED)
-        for job in self.server.all("batch", "jobs", NAMESPACE):
+        for job in self.server.all("batch", "jobs", self.namespace):
             ended = finished(job)
             ttl = timedelta(seconds=job["spec"]["ttlSecondsAfterFinished"])
             if ended is not None and self.now >= ended + ttl:
@@ -150,7 +163,7 @@ class Cluster:
     def _collect(self, plural: str, thing: Object) -> None:
         """The garbage collector: a Job's pods go with it."""
         if plural == "jobs":
-            for pod in self.server.all("", "pods", NAMESPACE):
+            for pod in self.server.all("", "pods", self.namespace):
                 if pod["metadata"]["labels"].get(JOB_NAME) == thing["metadata"]["name"]:
                     self.server.remove("", "pods", pod)
 
@@ -196,7 +209,12 @@ class RunningPod:
                 }
             ],
         }
-        if ("", "pods", NAMESPACE, self.pod["metadata"]["name"]) in self.cluster.server.objects:
+        if (
+            "",
+            "pods",
+            self.cluster.namespace,
+            self.pod["metadata"]["name"],
+        ) in self.cluster.server.objects:
             self.cluster.ended(self.job, self.pod, code, disrupted=disrupted)
 
 
