@@ -87,7 +87,7 @@ def numbered(jobs: Sequence[TraceJob]) -> list[TraceJob]:
 
 
 def generate(
-    jobs: int = 2000, models: int = 40, tenants: int = 300, seed: int = 1
+    jobs: int = 6000, models: int = 40, tenants: int = 300, seed: int = 1
 ) -> list[TraceJob]:
     """Make a small trace: models and tenants by Zipf's law, a tenant's jobs in bursts of one model.
 
