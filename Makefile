@@ -26,7 +26,7 @@ else
   $(error BACKEND is $(BACKEND); there are embedded and azure)
 endif
 
-.PHONY: help setup demo up chaos test lint fix openapi bench images clean
+.PHONY: help setup demo up chaos test lint fix openapi bench images schema scan clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -71,6 +71,12 @@ bench: setup  ## Measure; each script prints a table and one line of JSON
 	@for script in $(BENCHES); do \
 		echo "== $$script"; OMP_NUM_THREADS=1 $(PY) -m $$script || exit 1; \
 	done
+
+schema: setup  ## The whole schemathesis run, 3,000 cases and more: some minutes
+	@OMP_NUM_THREADS=1 $(PY) -m tests.api.schema_runs
+
+scan:  ## Scan charts, manifests and Dockerfiles for unsafe settings; installs checkov at first
+	@.ci/scan
 
 images:  ## Build both images here: Debian, root, buildah, runc, debootstrap (.ci/images says more)
 	@.ci/images all
