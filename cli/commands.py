@@ -81,6 +81,9 @@ def submit(
     ] = None,
     strength: Annotated[float | None, typer.Option(help="How far to leave --image.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A label, name=value; repeatable.")] = None,
+    webhook_url: Annotated[
+        str | None, typer.Option(help="Address that is told how the job ended.")
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the pictures.")] = True,
     out: Annotated[Path | None, typer.Option(help="File to save to; several get -1, -2.")] = None,
     url: Url = None,
@@ -102,6 +105,7 @@ def submit(
             "num_images": images,
             "scheduler": scheduler,
             "strength": strength,
+            "webhook_url": webhook_url,
         },
         image=image,
         mask=mask,

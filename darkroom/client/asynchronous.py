@@ -13,11 +13,12 @@ import httpx
 from darkroom.client import calls
 from darkroom.client.calls import POLL_SECONDS, RECONNECT_SECONDS, Call, ModelList, refused
 from darkroom.client.events import EventParser, ServerEvent
+from darkroom.client.operating import AsyncOperatingCalls
 from darkroom.client.retries import Retries
 from darkroom.client.views import JobPage, JobView, ModelView
 
 
-class AsyncClient:
+class AsyncClient(AsyncOperatingCalls):
     """A connection to one Darkroom API.
 
     For one event loop. Every method raises `DarkroomClientError` when the API refuses, and its

@@ -1,7 +1,7 @@
 """The client that blocks while it waits."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +11,7 @@ import httpx
 from darkroom.client import calls
 from darkroom.client.calls import POLL_SECONDS, RECONNECT_SECONDS, Call, ModelList, refused
 from darkroom.client.events import EventParser, ServerEvent
-from darkroom.client.operating import OperatingCalls, V
+from darkroom.client.operating import OperatingCalls
 from darkroom.client.retries import Retries
 from darkroom.client.views import JobPage, JobView, ModelView
 
@@ -148,14 +148,6 @@ class Client(OperatingCalls):
     def models(self) -> tuple[ModelView, ...]:
         """Return the models that may be asked for."""
         return calls.read(ModelList, self._send(calls.models())).value
-
-    def _ask(
-        self, kind: type[V], method: str, url: str, params: Mapping[str, str] | None = None
-    ) -> V:
-        return calls.read(kind, self._send(Call(method, url, params=params or None)))
-
-    def _tell(self, method: str, url: str) -> None:
-        self._send(Call(method, url))
 
     def _send(self, call: Call, *, stream: bool = False) -> httpx.Response:
         """Return an answer that is no refusal; with ``stream``, unread and to be closed."""

@@ -116,3 +116,12 @@ def test_a_pool_that_there_is_not_is_named(site: Up) -> None:
     refused = site.darkroom("dead-letters", "list", "--pool", "none")
     assert refused.returncode == 1
     assert "pool" in refused.stderr
+
+
+def test_a_webhooks_address_is_passed_on_with_a_submit(site: Up) -> None:
+    """Where nobody's secret is known the API refuses it, so it has arrived there."""
+    refused = site.darkroom(
+        "submit", "a lighthouse", "--no-wait", "--webhook-url", "https://hooks.example.com/here"
+    )
+    assert refused.returncode == 1
+    assert "webhook_url" in refused.stderr
