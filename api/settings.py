@@ -51,6 +51,14 @@ class ApiSettings(BaseSettings):
     metrics_need_operator: bool = Field(
         False, description="Ask callers of /metrics for the role Jobs.Operate."
     )
+    metrics_host: str = Field("127.0.0.1", description="Address of the port of metrics.")
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="A port that serves /metrics beside the API's, to whoever reaches it; 0 for"
+        " none.",
+    )
     requests_per_minute: int | None = Field(
         None,
         ge=0,

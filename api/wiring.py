@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.metrics_port import metrics_served
 from api.settings import ApiSettings
 from api.state import ApiState, make_state
 from api.webhooks.settings import WebhookSettings
@@ -53,16 +54,24 @@ def serve() -> int:
         settings, shared = load(ApiSettings), load(DarkroomSettings)
         log.configure(shared.log_level, shared.log_format, "api")
         app = build(settings, shared, load(WebhookSettings))
-        listener = listen(settings)
+        listener, metrics = listen(settings), listen_for_metrics(settings)
     except SettingsError as error:
         log.get_logger().error("settings_refused", reason=error.message)
         return 2
-    asyncio.run(run(app, settings, listener))
+    asyncio.run(run(app, settings, listener, metrics))
     return 0
 
 
-async def run(app: FastAPI, settings: ApiSettings, listener: socket.socket) -> None:
-    """Serve ``app`` on a bound socket until a signal comes; then finish what is open."""
+async def run(
+    app: FastAPI,
+    settings: ApiSettings,
+    listener: socket.socket,
+    metrics: socket.socket | None = None,
+) -> None:
+    """Serve ``app`` on a bound socket until a signal comes; then finish what is open.
+
+    ``metrics`` is a second socket that serves the metrics alone.
+    """
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -70,7 +79,8 @@ async def run(app: FastAPI, settings: ApiSettings, listener: socket.socket) -> N
         server_header=False,
         timeout_graceful_shutdown=int(settings.shutdown_seconds),
     )
-    await _Server(config, app.state.api).serve([listener])
+    async with metrics_served(app.state.api, metrics):
+        await _Server(config, app.state.api).serve([listener])
 
 
 def listen(settings: ApiSettings) -> socket.socket:
@@ -79,12 +89,23 @@ def listen(settings: ApiSettings) -> socket.socket:
     Its connections inherit TCP_NODELAY, which asyncio does not set for a socket made like this:
     without it an answer's body waits up to 40 ms for the caller to acknowledge its head.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return _listen(settings.host, settings.port, "DARKROOM_API_PORT")
+
+
+def listen_for_metrics(settings: ApiSettings) -> socket.socket | None:
+    """Return a socket for the metrics, if they have a port. Raises `SettingsError` as `listen`."""
+    if not settings.metrics_port:
+        return None
+    return _listen(settings.metrics_host, settings.metrics_port, "DARKROOM_API_METRICS_PORT")
+
+
+def _listen(host: str, port: int, variable: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        reason = f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
-        raise SettingsError(reason, target="DARKROOM_API_PORT") from error
+        reason = f"cannot listen on {host} port {port}: {error.strerror}"
+        raise SettingsError(reason, target=variable) from error
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

@@ -1,17 +1,13 @@
 """For those who run it: probes and metrics."""
 
-import asyncio
-
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api.auth.base import Role
 from api.dependencies import State, caller_of, check_role
 from api.documentation import refusals
-from api.readiness import CHECK_SECONDS, checks_of
+from api.metrics_port import measured
+from api.readiness import checks_of
 from api.representations import Health
-from darkroom.errors import QueueUnavailable
-from darkroom.webhooks import QUEUE_NAME
 
 router = APIRouter(tags=["operations"])
 
@@ -48,17 +44,4 @@ async def metrics(request: Request, state: State) -> Response:
     """Return every series, with the queues' depths as they are now."""
     if state.settings.metrics_need_operator:
         check_role(await caller_of(request), Role.OPERATE)
-    gauge = state.metrics.queue_depth
-    events = {} if state.webhooks is None else {QUEUE_NAME: state.webhooks}
-    for pool, queue in {**state.queues, **events}.items():
-        try:
-            async with asyncio.timeout(CHECK_SECONDS):
-                depth = await queue.depth()
-        except (QueueUnavailable, TimeoutError):
-            for kind in ("active", "dead_lettered", "scheduled"):
-                gauge.labels(pool, kind).set(float("nan"))  # unknown is not zero
-            continue
-        gauge.labels(pool, "active").set(depth.active)
-        gauge.labels(pool, "dead_lettered").set(depth.dead_lettered)
-        gauge.labels(pool, "scheduled").set(depth.scheduled)
-    return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    return await measured(state)
