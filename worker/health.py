@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -26,6 +26,18 @@ disk, which holds the interpreter's lock, has been seen to take a quarter of it.
 REQUEST_SECONDS = 10.0
 POLL_SECONDS = 0.1  # how late the server may see that it is to stop
 PLAIN = "text/plain; charset=utf-8"
+
+
+class Condition(Protocol):
+    """What probes are told of. Called from the server's threads."""
+
+    def why_dead(self) -> str | None:
+        """Return why the process should be started anew; None while it is alive."""
+        ...
+
+    def why_unready(self) -> str | None:
+        """Return why there is no work to be had here; None when there is."""
+        ...
 
 
 class Health:
@@ -82,7 +94,7 @@ class Health:
 
 
 @contextmanager
-def served(health: Health, registry: CollectorRegistry, host: str, port: int) -> Iterator[None]:
+def served(health: Condition, registry: CollectorRegistry, host: str, port: int) -> Iterator[None]:
     """Serve ``health`` and the metrics while the block runs; port 0 serves nothing.
 
     Raises `SettingsError` for an address that cannot be had.
@@ -116,7 +128,7 @@ def _listening(host: str, port: int) -> "_Server":
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    health: Health
+    health: Condition
     registry: CollectorRegistry
 
 

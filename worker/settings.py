@@ -166,8 +166,8 @@ class WorkerSettings(BaseSettings):
         0,
         ge=0,
         le=65535,
-        description="Port of the same; 0 serves none. With several devices each worker has a port"
-        " of its own, from this one on.",
+        description="Port of the same; 0 serves none. With several devices it stands for all, and"
+        " each worker has a loopback port of its own, counted up from this one.",
     )
     idle_seconds: float = Field(
         0.0,
@@ -250,23 +250,29 @@ def load_models_settings(cache: Path | None, place: str | None) -> ModelsSetting
     return settings.model_copy(update={name: text for name, text in given.items() if text})
 
 
+def child_ports(count: int, settings: WorkerSettings) -> Sequence[int]:
+    """Return the metrics ports of ``count`` workers of this machine; none where none is served."""
+    first = settings.metrics_port + 1
+    return range(first, first + count) if settings.metrics_port else ()
+
+
 def child_environments(
     devices: Sequence[str], settings: WorkerSettings
 ) -> Sequence[dict[str, str]]:
     """Return the variables of one worker process per device (a UUID), each of which sees its own.
 
-    Where metrics are served, the ports count up from the one that is set.
+    Where metrics are served, each serves its own on a loopback port of its own.
     """
+    ports = child_ports(len(devices), settings) or [0] * len(devices)
     return [
         {
             **os.environ,
             "CUDA_VISIBLE_DEVICES": device,
             "DARKROOM_WORKER_DEVICES": "",
-            "DARKROOM_WORKER_METRICS_PORT": str(
-                settings.metrics_port + index if settings.metrics_port else 0
-            ),
+            "DARKROOM_WORKER_METRICS_HOST": "127.0.0.1",
+            "DARKROOM_WORKER_METRICS_PORT": str(port),
         }
-        for index, device in enumerate(devices)
+        for device, port in zip(devices, ports, strict=True)
     ]
 
 

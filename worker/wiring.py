@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -25,11 +26,12 @@ from darkroom.settings import DarkroomSettings, PodSettings
 from darkroom.wiring import Backends, open_backends
 from worker.background import beside
 from worker.backoff import Backoff
-from worker.devices import chosen
+from worker.devices import Device, chosen
 from worker.drain import Drain
 from worker.engine_thread import EngineThread
 from worker.engines.base import Engine
 from worker.failures import Failures
+from worker.fleet import Fleet
 from worker.health import Health, served
 from worker.idleness import leave_when_idle
 from worker.loop import LoopPace, Worker
@@ -41,6 +43,7 @@ from worker.settings import (
     ModelsSettings,
     WorkerSettings,
     child_environments,
+    child_ports,
     load_worker_settings,
     restrain_libraries,
 )
@@ -69,9 +72,17 @@ def serve(devices: str | None = None) -> int:
     mine.grace_for(pool)  # refused before minutes of loading
     warm = models_to_warm(mine.warm_models, catalog, pool)  # likewise
     if mine.devices and (gpus := chosen(mine.devices, shared_settings.load(DeviceSettings))):
-        each = child_environments([gpu.uuid for gpu in gpus], mine)
-        return asyncio.run(Supervisor(dict(zip(gpus, each, strict=True))).run())
+        return _supervise(gpus, mine)
     return asyncio.run(_serve(shared, mine, catalog, pool, warm))
+
+
+def _supervise(gpus: Sequence[Device], mine: WorkerSettings) -> int:
+    """Run a worker on each of ``gpus``; return the exit status."""
+    environments = child_environments([gpu.uuid for gpu in gpus], mine)
+    fleet, registry = Fleet(child_ports(len(gpus), mine)), CollectorRegistry()
+    registry.register(fleet)
+    with served(fleet, registry, mine.metrics_host, mine.metrics_port):
+        return asyncio.run(Supervisor(dict(zip(gpus, environments, strict=True))).run())
 
 
 def open_engine(settings: WorkerSettings, catalog: Catalog) -> Engine:

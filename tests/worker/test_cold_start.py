@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from darkroom.settings import DEFAULT_CATALOG
 from darkroom.sqlite import Database
 from emulators.processes import free_port
 from tests.samples import make_generation
+from tests.worker.probing import get
 from tests.worker.processes import Machine, WorkerProcess
 from tests.worker.site import MAX_DELIVERIES, Site, write_catalog
 from worker.warming import models_to_warm
@@ -79,22 +78,12 @@ def machine(tmp_path: Path) -> Machine:
     return machine
 
 
-def answers(url: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(url, timeout=20) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-    except urllib.error.URLError:
-        return 0, "not listening"
-
-
 async def until_ready(url: str, worker: WorkerProcess) -> list[tuple[int, str]]:
     """Ask both probes until the worker is ready; return what /readyz said before."""
     before = []
     async with asyncio.timeout(100):
-        while (told := await asyncio.to_thread(answers, f"{url}/readyz"))[0] != 200:
-            if told[0] and (await asyncio.to_thread(answers, f"{url}/livez"))[0] != 200:
+        while (told := await asyncio.to_thread(get, f"{url}/readyz"))[0] != 200:
+            if told[0] and (await asyncio.to_thread(get, f"{url}/livez"))[0] != 200:
                 pytest.fail("a worker that warms up is alive")
             assert worker.process.returncode is None, worker.events
             before.append(told)

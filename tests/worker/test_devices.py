@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from darkroom.errors import SettingsError
+from emulators.processes import free_port
+from tests.worker.probing import get
 from tests.worker.processes import Machine, WorkerProcess
 from tests.worker.site import eventually
 from worker.devices import Device, chosen, visible
@@ -135,6 +138,10 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
+def url(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
 def lines(worker: WorkerProcess, event: str) -> list[dict[str, Any]]:
     return [line for line in worker.events if line["event"] == event]
 
@@ -151,12 +158,24 @@ async def test_each_device_has_a_process_that_sees_it_alone_and_all_leave_togeth
     driver: Any, machine: Machine
 ) -> None:
     machine.settings["PATH"] = f"{driver(SLICED)}:/usr/bin:/bin"
-    async with machine.worker(devices="2") as supervisor:
+    port = free_port()
+    async with machine.worker(devices="2", metrics_port=port) as supervisor:
         started = await several(supervisor, "worker_started", 2)
+        assert "does not answer" in (await asyncio.to_thread(get, f"{url(port)}/readyz"))[1]
         await several(supervisor, "ready", 2)
+        assert await asyncio.to_thread(get, f"{url(port)}/readyz") == (200, "ok\n")
+        assert await asyncio.to_thread(get, f"{url(port)}/livez") == (200, "ok\n")
+        _, text = await asyncio.to_thread(get, f"{url(port)}/metrics")
         seen = {environment(line["pid"])["CUDA_VISIBLE_DEVICES"] for line in started}
         supervisor.signal(signal.SIGTERM)
         assert await supervisor.exit_code() == 0
+    on = {
+        (sample.labels["worker"], sample.labels["gpu"])
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "darkroom_worker_info"
+    }
+    assert on == {("0", SLICES[0]), ("1", SLICES[1])}
     assert seen == set(SLICES) == {line["gpu"] for line in started}
     assert len(lines(supervisor, "drained")) == 2
     assert not any(alive(line["pid"]) for line in started)

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import socket
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from darkroom.errors import SettingsError
 from darkroom.metrics import WorkerMetrics
 from emulators.processes import free_port
+from tests.worker.probing import get
 from tests.worker.processes import Machine
 from tests.worker.site import POOL, eventually
 from worker.health import LOOP_SILENT_SECONDS, Health, served
@@ -43,14 +43,6 @@ class Served:
 
     def get(self, path: str) -> tuple[int, str]:
         return get(self.url + path)
-
-
-def get(url: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
 
 
 @pytest.fixture
