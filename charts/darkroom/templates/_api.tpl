@@ -34,6 +34,9 @@ spec:
         - name: http
           containerPort: 8080
           protocol: TCP
+        - name: metrics
+          containerPort: 9090
+          protocol: TCP
       startupProbe:
         {{- include "darkroom.httpProbe" (dict "path" "/livez" "port" "http" "probe" $probes.startup) | nindent 8 }}
       readinessProbe:

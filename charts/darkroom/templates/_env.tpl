@@ -60,6 +60,10 @@
 {{ include "darkroom.sharedEnv" $root }}
 {{ include "darkroom.variable" (list "DARKROOM_API_HOST" "0.0.0.0") }}
 {{ include "darkroom.variable" (list "DARKROOM_API_PORT" "8080") }}
+{{ include "darkroom.variable" (list "DARKROOM_API_METRICS_HOST" "0.0.0.0") }}
+{{ include "darkroom.variable" (list "DARKROOM_API_METRICS_PORT" "9090") }}
+{{- /* The gateway leads to the other port, whose /metrics would be everybody's. */}}
+{{ include "darkroom.variable" (list "DARKROOM_API_METRICS_NEED_OPERATOR" "true") }}
 {{ include "darkroom.variable" (list "DARKROOM_API_AUTH" $auth.mode) }}
 {{- if has "api_keys" (splitList "," $auth.mode) }}
 {{ include "darkroom.variable" (list "DARKROOM_API_KEYS_FILE" "/mnt/secrets/api-keys.yaml") }}

@@ -154,6 +154,20 @@ def test_a_monitor_finds_the_exporters_pods_and_darkrooms() -> None:
     assert darkroom["namespaceSelector"] == {"matchNames": ["darkroom", "darkroom-workers"]}
 
 
+@pytest.mark.parametrize("name", sorted(helm.scenarios("darkroom")))
+def test_every_long_lived_pod_of_darkroom_has_the_port_that_the_monitor_scrapes(name: str) -> None:
+    monitor = only(scenario("default"), "PodMonitor", "-darkroom")["spec"]
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    wanted = monitor["selector"]["matchLabels"].items()
+    objects = helm.render("darkroom", scenario=name)
+    for owner, pod in helm.pods(objects):
+        if owner["kind"] == "Pod":
+            continue  # the doctor's, which ends
+        assert wanted <= pod["metadata"]["labels"].items()
+        ports = {one["name"] for each in pod["spec"]["containers"] for one in each["ports"]}
+        assert endpoint["port"] in ports, owner["metadata"]["name"]
+
+
 def test_new_counters_restart_the_exporter() -> None:
     key = "checksum/counters"
     before, after = (
