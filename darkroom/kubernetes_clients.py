@@ -89,7 +89,7 @@ def _translated(doing: str, error: Exception) -> NotFound | Conflict | QueueUnav
     if status == 409:
         return Conflict(f"{doing}: somebody else was faster")
     if status == 403:
-        return QueueUnavailable(f"{doing}: status 403, the service account may not do that")
+        return QueueUnavailable(f"{doing}: status 403, no right to it or no quota left")
     if status == UNPROCESSABLE:
         return QueueUnavailable(f"{doing}: status 422, refused fields: {_fields(error.response)}")
     return QueueUnavailable(f"{doing}: status {status}")

@@ -60,7 +60,7 @@ def cluster_template(cluster: Cluster) -> dict[str, object]:
 
 async def test_a_missing_right_is_told_at_once_and_by_name(cluster: Cluster) -> None:
     cluster.server.allowed = lambda call: call.verb != "create"
-    with pytest.raises(QueueUnavailable, match="creating a Job: status 403, the service account"):
+    with pytest.raises(QueueUnavailable, match="creating a Job: status 403, no right"):
         await cluster.queue().send(make_message())
     assert len(cluster.server.calls) == 2
 
