@@ -136,7 +136,6 @@ class Darkroom:
         for _ in range(min(most, len(self._queue))):
             candidate = self._queue.popleft()
             worker.window[candidate.job_id] = candidate
-            worker.recent.append(candidate.model)
         worker.line_empty = not self._queue
 
     def _next(self, worker: Held) -> None:
@@ -191,6 +190,7 @@ class Darkroom:
         batch = [worker.window.pop(job_id) for job_id in run]
         worker.running = len(run)
         worker.served.extend(candidate.tenant for candidate in batch)
+        worker.recent.extend(candidate.model for candidate in batch)
         device, waiting = worker.device, worker.window.values()
         expected = 0.0 if jobs[0].model in device.loaded else LOAD_MEAN_SECONDS
         loading = self._pool.load(

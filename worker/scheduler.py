@@ -34,10 +34,11 @@ How the loop uses it
 Handing on
     With fewer messages than workers, some worker is free, and one that has the job's model loaded
     saves its load. A free worker that has not gives such a job back once, to the next free worker;
-    whoever sees it for the second time runs it. It is for workers that keep ``passed``, the ids
-    that they gave back by a decision with an empty ``run`` (the last few hundred are enough), and
-    that leave the queue to others for ``Rules.hop_seconds`` after such a decision. Only where a
-    load takes longer than a hop to every worker.
+    whoever sees it for the second time runs it. Nearly nobody waits then, so no place is lost. It
+    is for workers that keep ``passed``, the ids that they gave back by a decision with an empty
+    ``run`` (the last few hundred are enough), that follow such a decision only when their
+    ``active`` is fresh, and that leave the queue to others for ``Rules.hop_seconds`` after it. Only
+    where a load takes longer than a hop to every worker.
 """
 
 from collections import Counter
@@ -222,7 +223,7 @@ def evict_order(
 ) -> tuple[str, ...]:
     """Order loaded models by which to evict first: that which the fewest held jobs want.
 
-    Then that which came least often among ``recent``, the models of the messages leased last (some
+    Then that which came least often among ``recent``, the models of the jobs started last (some
     hundred), then the least recently used: ``loaded`` is in that order.
     """
     demand = _demand(window)
@@ -332,9 +333,7 @@ def _turns(line: Sequence[Candidate], served: Sequence[str]) -> list[int]:
 
 def _hands_on(line: Sequence[Candidate], state: WorkerState, rules: Rules) -> bool:
     """Whether another free worker should look at these jobs first (module docstring)."""
-    if state.passed is None or not state.line_empty:
-        return False
-    if max(state.active, len(line)) >= state.replicas:
+    if state.passed is None or max(state.active, len(line)) >= state.replicas:
         return False
     round_seconds = rules.hop_seconds * state.replicas
     return all(

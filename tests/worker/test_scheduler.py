@@ -359,9 +359,7 @@ def test_no_more_goes_back_than_is_over_the_share(window, state, rules, running)
     assert not back or (state.line_empty and len(window) - len(back) >= share)
 
 
-QUIET = WorkerState(
-    now=0.0, loaded=("a",), active=1, replicas=4, line_empty=True, passed=frozenset()
-)
+QUIET = WorkerState(now=0.0, loaded=("a",), active=1, replicas=4, passed=frozenset())
 
 
 def test_a_free_worker_without_the_model_hands_the_job_on_once():
@@ -376,7 +374,6 @@ def test_a_free_worker_without_the_model_hands_the_job_on_once():
         ([job("1", "a")], QUIET),  # it has the model
         ([job("1", "b")], replace(QUIET, passed=None)),  # it takes no part
         ([job("1", "b")], replace(QUIET, active=4)),  # nobody else is free
-        ([job("1", "b")], replace(QUIET, line_empty=False)),  # the job would lose its place
         ([job("1", "b", load=1.9)], QUIET),  # the load is as quick as the round
         ([job("1", "b", deadline=31.0)], QUIET),  # no time to lose
     ],
