@@ -1,4 +1,4 @@
-"""What the latents of a running pipeline show, as small pictures.
+"""What latents show, as small pictures.
 
 The latents are averaged down so far that their decoding gives at most `MAX_PREVIEW_PIXELS` a side,
 then decoded by the pipeline's own autoencoder: for a picture of 1024 px that is a sixteenth of the

@@ -85,3 +85,22 @@ def test_the_last_preview_has_the_colours_of_the_picture(
         assert small.size == (small_side, small_side)
         assert np.abs(colour(small) - colour(first)).max() < 4
     assert np.abs(colour(seen[0][0]) - colour(seen[0][1])).max() > 20
+
+
+@pytest.mark.parametrize(
+    "scheduler", ["DPMSolverMultistep", "DDIM", "EulerDiscrete", "UniPCMultistep"]
+)
+def test_half_way_a_preview_shows_the_picture_and_not_its_noise(
+    demo: DiffusersEngine, scheduler: str
+) -> None:
+    seen: list[Image.Image] = []
+
+    def look(step: int, total: int, preview: Preview) -> None:
+        if 2 * step == total:
+            seen.extend(preview())
+
+    changes = {"scheduler": f"{scheduler}Scheduler", "num_inference_steps": 8}
+    asked = draw("a blue square on a yellow background", 7).model_copy(update=changes)
+    ((made,),) = demo.generate([GenerationTask(asked)], look)
+    apart = np.abs(pixels(seen[0]) - pixels(made)).mean()
+    assert apart < 12, apart
