@@ -47,8 +47,8 @@ class Held:
 class Ledger:
     """What the bound is checked with, in seconds.
 
-    ``extra``: by job, for how long it was overtaken in its worker's window. ``bound``: the most
-    that it was allowed at any decision. ``over``: the most by which any was exceeded, and
+    ``extra``: by job, for how long it was overtaken, by all workers that held it. ``bound``: the
+    most that it was allowed at any decision. ``over``: the most by which any was exceeded, and
     ``misjudged`` the same when batches are counted with what they were estimated to take.
     """
 
@@ -64,15 +64,13 @@ class Ledger:
             number = int(candidate.job_id)
             self.bound[number] = max(self.bound[number], bound)
 
-    def charge(self, actual: dict[str, float], estimated: dict[str, float]) -> None:
-        for job_id, seconds in actual.items():
-            number = int(job_id)
-            before = self.extra[number]
-            self.extra[number] += seconds
-            if seconds > 0:
-                self.over = max(self.over, self.extra[number] - self.bound[number])
-                foreseen = before + estimated[job_id] - self.bound[number]
-                self.misjudged = max(self.misjudged, foreseen)
+    def charge(self, held: Candidate, actual: float, estimated: float) -> None:
+        number = int(held.job_id)
+        self.extra[number] += actual
+        if actual > 0:
+            room = self.bound[number] - held.overtaken_seconds
+            self.over = max(self.over, actual - room)
+            self.misjudged = max(self.misjudged, estimated - room)
 
 
 class Darkroom:
@@ -180,7 +178,7 @@ class Darkroom:
 
     def _give_back(self, worker: Held, job_ids: Sequence[str]) -> None:
         for job_id in job_ids:
-            self._queue.append(worker.window.pop(job_id))
+            self._queue.append(replace(worker.window.pop(job_id), overtaken_seconds=0.0))
             self.ledger.gave_back += 1
         if job_ids:
             self._offer()
@@ -211,12 +209,11 @@ class Darkroom:
     ) -> None:
         for job in jobs:
             self._means.learn(job)
-        held = {job_id: charges[job_id] for job_id in charges if job_id in worker.window}
-        self.ledger.charge(held, foreseen)
-        for job_id, seconds in held.items():
-            candidate = worker.window[job_id]
-            so_far = candidate.overtaken_seconds + seconds
-            worker.window[job_id] = replace(candidate, overtaken_seconds=so_far)
+        for job_id, seconds in charges.items():
+            if candidate := worker.window.get(job_id):
+                self.ledger.charge(candidate, seconds, foreseen[job_id])
+                so_far = candidate.overtaken_seconds + seconds
+                worker.window[job_id] = replace(candidate, overtaken_seconds=so_far)
         self._active -= len(jobs)
         worker.running = 0
         self._next(worker)

@@ -182,15 +182,15 @@ def surplus(
     """The job ids to give back: what is held beyond the share while the queue itself is empty.
 
     ``window`` without the ``running`` jobs. Youngest first. An empty queue's end is its front: what
-    is given back loses no place, and a free worker takes it at once. A job that was overtaken here
-    stays, or its extra wait would be forgotten.
+    is given back loses no place, and a free worker takes it at once. Its extra wait is then counted
+    anew.
     """
     if not state.line_empty:
         return ()
     active = max(state.active, len(window) + running)
     share = window_size(active, state.replicas, state.capacity, rules.most, running)
-    free = [c.job_id for c in sorted(window, key=_age, reverse=True) if c.overtaken_seconds == 0]
-    return tuple(free[: max(0, len(window) - share)])
+    youngest = sorted(window, key=_age, reverse=True)
+    return tuple(held.job_id for held in youngest[: max(0, len(window) - share)])
 
 
 def overtaken(

@@ -345,18 +345,13 @@ def test_what_is_over_the_share_goes_back_youngest_first_when_nobody_waits_in_th
     assert choose(window, replace(state, line_empty=False), RULES).give_back == ()
 
 
-def test_a_job_that_was_overtaken_is_not_given_back():
-    window = [job(str(n), at=n, waited=n % 2) for n in range(6)]
-    state = replace(BUSY, active=8, line_empty=True)
-    assert surplus(window, state, RULES, running=1) == ("4", "2", "0")
-
-
 @given(windows, states, rules, st.integers(1, 8))
-def test_no_more_goes_back_than_is_over_the_share(window, state, rules, running):
+def test_what_is_over_the_share_goes_back_and_no_more(window, state, rules, running):
     back = surplus(window, state, rules, running)
     active = max(state.active, len(window) + running)
     share = window_size(active, state.replicas, state.capacity, rules.most, running)
-    assert not back or (state.line_empty and len(window) - len(back) >= share)
+    kept = len(window) - len(back)
+    assert kept == min(share, len(window)) if state.line_empty else not back
 
 
 QUIET = WorkerState(now=0.0, loaded=("a",), active=1, replicas=4, passed=frozenset())
