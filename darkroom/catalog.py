@@ -6,7 +6,6 @@ and whose ``max_gpu_seconds`` covers its estimate: put short pools first, and lo
 short ones.
 """
 
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from darkroom.errors import NoPoolForJob, SettingsError, UnknownModel
-from darkroom.families import FAMILIES, FLOW_SCHEDULERS, Family, FamilyName
+from darkroom.families import FAMILIES, FLOW_SCHEDULERS, FamilyName
 from darkroom.generation import (
     MAX_GUIDANCE,
     MAX_IMAGES,
@@ -129,32 +128,6 @@ class Model(_Entry):
     def side_multiple(self) -> int:
         """What both sides of a picture must be a multiple of, in pixels."""
         return FAMILIES[self.family].side_multiple if self.family else SIDE_MULTIPLE
-
-    def is_guided(self, generation: Generation) -> bool:
-        """Whether a pipeline call for ``generation`` heeds a negative prompt.
-
-        A family that is guided by distillation denoises twice only when there is one, so that jobs
-        with and without it cannot share a call: see `call_key`.
-        """
-        family = FAMILIES[self.family] if self.family else Family({})
-        if family.guidance == "distillation" and not generation.negative_prompt:
-            return False
-        return generation.guidance_scale > family.unguided
-
-    def call_key(self, generation: Generation) -> Hashable:
-        """Return what jobs of this model must have in common to share a pipeline call."""
-        asked = generation
-        return (
-            asked.kind,
-            asked.width,
-            asked.height,
-            asked.num_inference_steps,
-            asked.guidance_scale,
-            asked.scheduler,
-            asked.strength,
-            tuple((lora.name, lora.weight) for lora in asked.loras),
-            self.is_guided(asked),
-        )
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""What a catalog entry may ask of its family, and which jobs may share a call."""
+"""What a catalog entry may ask of its family."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,6 @@ from pydantic import ValidationError
 
 from darkroom.catalog import LoraSource, Model, ModelDefaults, ModelLimits, ModelOptions
 from darkroom.families import FAMILIES, FLOW_SCHEDULERS, FamilyName
-from tests.samples import make_generation
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 FLOW = "FlowMatchEulerDiscreteScheduler"
@@ -51,42 +50,6 @@ def test_an_entry_without_a_family_takes_whatever_its_files_are() -> None:
     model = entry(scheduler=FLOW, schedulers=["DDIMScheduler"])
     assert model.side_multiple == 8
     assert model.options.cpu_offload == "none"
-
-
-@pytest.mark.parametrize(
-    ("changed", "together"),
-    [
-        ({"prompt": "a boat"}, True),
-        ({"seed": 9}, True),
-        ({"num_images": 4}, True),
-        ({"negative_prompt": "fog"}, True),
-        ({"width": 256}, False),
-        ({"num_inference_steps": 3}, False),
-        ({"guidance_scale": 3.0}, False),
-        ({"scheduler": "EulerDiscreteScheduler"}, False),
-        ({"strength": 0.5}, False),
-        ({"loras": ({"name": "ink", "weight": 1.0},)}, False),
-        ({"image": {"sha256": "0" * 64, "width": 64, "height": 64}}, False),
-    ],
-    ids=str,
-)
-def test_jobs_share_a_call_when_they_differ_in_what_each_picture_has_of_its_own(
-    changed: dict[str, Any], together: bool
-) -> None:
-    model = entry(family="stable-diffusion")
-    one, other = make_generation(), make_generation(**changed)
-    assert (model.call_key(one) == model.call_key(other)) is together
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_only_guidance_by_distillation_parts_jobs_by_their_negative_prompt(
-    family: FamilyName,
-) -> None:
-    model = entry(family=family)
-    one, other = make_generation(), make_generation(negative_prompt="fog")
-    assert (model.call_key(one) == model.call_key(other)) is (family != "flux")
-    unguided = [text.model_copy(update={"guidance_scale": 0.0}) for text in (one, other)]
-    assert len({model.call_key(text) for text in unguided}) == 1
 
 
 def test_every_field_and_family_is_documented() -> None:

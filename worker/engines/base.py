@@ -36,7 +36,7 @@ Preview = Callable[[], list[Image]]
 
 At most `MAX_PREVIEW_PIXELS` a side. Valid only within the ``on_step`` call that got it, and only on
 the engine's thread, where it costs one decoding of a small picture. Empty where a preview would
-cost more than a step, such as with offloaded weights.
+cost more than a step, such as with offloaded weights, and where a batch takes several calls.
 """
 
 OnStep = Callable[[int, int, Preview], None]

@@ -29,14 +29,16 @@ from worker.engines.base import (
     GenerationStopped,
     GenerationTask,
     OnStep,
+    Preview,
 )
-from worker.engines.diffusers_arguments import arguments
+from worker.engines.diffusers_arguments import arguments, calls
 from worker.engines.diffusers_devices import (
     choose_device,
     host_total_bytes,
     is_out_of_memory,
     noticing_loss,
 )
+from worker.engines.diffusers_estimates import Estimates, estimating
 from worker.engines.diffusers_loras import LocateLora
 from worker.engines.diffusers_models import HeldModel
 from worker.engines.diffusers_previews import decode_small
@@ -110,7 +112,7 @@ class DiffusersEngine(Engine):
                 self._free_cache()
 
     def generate(self, batch: Sequence[GenerationTask], on_step: OnStep) -> list[list[Image.Image]]:
-        """Run ``batch`` in one pipeline call."""
+        """Run ``batch`` in one pipeline call, or in as many as `calls` says."""
         name = batch[0].generation.model
         held = self._held.get(name)
         if held is None or not held.is_ready:
@@ -121,30 +123,29 @@ class DiffusersEngine(Engine):
     def _generate(
         self, held: HeldModel, batch: Sequence[GenerationTask], on_step: OnStep
     ) -> list[list[Image.Image]]:
-        pictures = self._pictures(held, batch, on_step)
-        if isinstance(pictures, GenerationStopped):
-            raise pictures.with_traceback(None)  # whose frames would keep the tensors alive
-        if pictures is None:
+        made = self._made(held, batch, on_step)
+        if isinstance(made, GenerationStopped):
+            raise made.with_traceback(None)  # whose frames would keep the tensors alive
+        if made is None:
             count = sum(len(task.seeds) for task in batch)
             raise self._out_of_memory(f"{count} pictures in one call")
-        each = iter(pictures)
-        return [[next(each) for _ in task.seeds] for task in batch]
+        return made
 
-    def _pictures(
+    def _made(
         self, held: HeldModel, batch: Sequence[GenerationTask], on_step: OnStep
-    ) -> list[Image.Image] | GenerationStopped | None:
-        """Return the pictures, why there are none, or None for want of memory.
+    ) -> list[list[Image.Image]] | GenerationStopped | None:
+        """Return each task's pictures, why there are none, or None for want of memory.
 
         No error is raised from here then: its traceback would keep the tensors alive.
         """
-        asked = batch[0].generation
+        groups = calls(held.family, batch)
+        made: dict[int, list[Image.Image]] = {}
         try:
-            pipeline = held.prepared(asked.kind, asked.scheduler, asked.loras)
-            call = arguments(pipeline, batch)
-            call["callback_on_step_end"] = _telling(held, batch, on_step)
-            with torch.inference_mode():
-                pictures: list[Image.Image] = pipeline(**call).images
-                return pictures
+            for turn, group in enumerate(groups):
+                told = on_step if len(groups) == 1 else _in_turn(on_step, turn, len(groups))
+                pictures = _call(held, [batch[index] for index in group], told)
+                made |= dict(zip(group, pictures, strict=True))
+            return [made[index] for index in range(len(batch))]
         except GenerationStopped as stopped:
             return stopped
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
@@ -196,9 +197,35 @@ class DiffusersEngine(Engine):
             torch.cuda.empty_cache()
 
 
-def _telling(
+StepDone = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
+"""What a pipeline calls after each step: (itself, index, timestep, tensors) -> tensors."""
+
+
+def _call(
     held: HeldModel, batch: Sequence[GenerationTask], on_step: OnStep
-) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
+) -> list[list[Image.Image]]:
+    """Return each task's pictures by one call of a pipeline."""
+    asked = batch[0].generation
+    pipeline = held.prepared(asked.kind, asked.scheduler, asked.loras)
+    call = arguments(pipeline, batch)
+    with torch.inference_mode(), estimating(pipeline.scheduler) as estimates:
+        call["callback_on_step_end"] = _telling(held, batch, on_step, estimates)
+        pictures = iter(pipeline(**call).images)
+    return [[next(pictures) for _ in task.seeds] for task in batch]
+
+
+def _in_turn(on_step: OnStep, turn: int, turns: int) -> OnStep:
+    """Tell the steps of one of several calls as steps of the whole, which shows no preview."""
+
+    def told(step: int, total: int, _: Preview) -> None:
+        on_step(turn * total + step, turns * total, list)
+
+    return told
+
+
+def _telling(
+    held: HeldModel, batch: Sequence[GenerationTask], on_step: OnStep, estimates: Estimates
+) -> StepDone:
     """Return what a pipeline calls after each step: it tells ``on_step``, and changes nothing."""
     asked = batch[0].generation
     firsts = [*accumulate((len(task.seeds) for task in batch[:-1]), initial=0)]
@@ -207,7 +234,8 @@ def _telling(
         def preview() -> list[Image.Image]:
             if held.is_offloaded:  # decoding would push the denoiser off the device at each step
                 return []
-            return decode_small(pipe, tensors["latents"], asked.height, asked.width, firsts)
+            shown = estimates.shown(tensors["latents"])
+            return decode_small(pipe, shown, asked.height, asked.width, firsts)
 
         on_step(index + 1, getattr(pipe, "num_timesteps", asked.num_inference_steps), preview)
         return tensors

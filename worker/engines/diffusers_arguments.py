@@ -52,6 +52,19 @@ def arguments(pipeline: Any, batch: Sequence[GenerationTask]) -> dict[str, Any]:
     return {name: value for name, value in wanted.items() if name in accepted} | needed
 
 
+def calls(family: Family, batch: Sequence[GenerationTask]) -> list[list[int]]:
+    """Return which tasks, by index, make up each of the pipeline calls that ``batch`` takes.
+
+    One, except where guidance is distilled: there a negative prompt makes the pipeline denoise
+    twice, all of the call or none of it, and with another scale.
+    """
+    groups: dict[bool, list[int]] = {}
+    for index, task in enumerate(batch):
+        twice = bool(task.generation.negative_prompt) and family.guidance == "distillation"
+        groups.setdefault(twice, []).append(index)
+    return list(groups.values())
+
+
 def family_of(pipeline: Any) -> Family:
     """Return the family of the pipeline's class; one that is in none is guided by its scale."""
     name = type(pipeline).__name__

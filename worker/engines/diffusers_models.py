@@ -8,8 +8,10 @@ import torch
 
 from darkroom.catalog import Model
 from darkroom.errors import InvalidInput
+from darkroom.families import Family
 from darkroom.generation import Lora
 from worker.engines.base import Footprint
+from worker.engines.diffusers_arguments import family_of
 from worker.engines.diffusers_loras import AttachedLoras, LocateLora
 from worker.engines.diffusers_options import bring, is_offloaded
 from worker.engines.diffusers_pipelines import derive, load_pipeline, make_scheduler
@@ -34,6 +36,11 @@ class HeldModel:
         self._loras = AttachedLoras(self._loaded, model, locate_lora)
         self._size = exact_footprint(self._loaded, model, device)
         self._size_of = self._loras.changes
+
+    @property
+    def family(self) -> Family:
+        """The family of the files' own pipeline class."""
+        return family_of(self._loaded)
 
     @property
     def is_offloaded(self) -> bool:

@@ -193,6 +193,19 @@ def test_guidance_is_passed_as_the_family_means_it(
     assert told == passed
 
 
+def test_where_guidance_is_distilled_mates_with_a_negative_prompt_change_nothing(
+    engine: DiffusersEngine,
+) -> None:
+    plain, foggy = ask_for("flux", seed=5), ask_for("flux", seed=6, negative_prompt="fog")
+    told: list[tuple[int, int]] = []
+    alone = [made(engine, one)[0][0] for one in (plain, foggy)]
+    tasks = [GenerationTask(one) for one in (foggy, plain, foggy)]
+    together = engine.generate(tasks, lambda step, total, _: told.append((step, total)))
+    for (picture,), expected in zip(together, (alone[1], alone[0], alone[1]), strict=True):
+        assert farthest(picture, expected) <= 1
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
 @EACH_KIND
 def test_the_last_preview_shows_each_tasks_first_picture(
     engine: DiffusersEngine, family: FamilyName, kind: str
