@@ -229,31 +229,36 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- if or $pool.gpuCount $pool.spot }}
+{{- $gpuNode := dict "key" $root.Values.gpuNodes.labelKey "operator" "Exists" -}}
+{{- $spotNode := dict "key" "kubernetes.azure.com/scalesetpriority" "operator" "In" "values" (list "spot") -}}
+{{- $required := list -}}
+{{- $preferred := list -}}
+{{- if $pool.gpuCount -}}
+{{- if $root.Values.gpuNodes.labelRequired -}}
+{{- $required = append $required $gpuNode -}}
+{{- else -}}
+{{- $preferred = append $preferred (dict "weight" 10 "preference" (dict "matchExpressions" (list $gpuNode))) -}}
+{{- end -}}
+{{- end -}}
+{{- if $pool.spot -}}
+{{- if $pool.onDemandFallback -}}
+{{- $preferred = append $preferred (dict "weight" 100 "preference" (dict "matchExpressions" (list $spotNode))) -}}
+{{- else -}}
+{{- $required = append $required $spotNode -}}
+{{- end -}}
+{{- end -}}
+{{- if or $required $preferred }}
 affinity:
   nodeAffinity:
-    {{- if or $pool.gpuCount (not $pool.onDemandFallback) }}
+    {{- with $required }}
     requiredDuringSchedulingIgnoredDuringExecution:
       nodeSelectorTerms:
         - matchExpressions:
-            {{- if $pool.gpuCount }}
-            - key: {{ $root.Values.gpuNodes.labelKey }}
-              operator: Exists
-            {{- end }}
-            {{- if and $pool.spot (not $pool.onDemandFallback) }}
-            - key: kubernetes.azure.com/scalesetpriority
-              operator: In
-              values: [spot]
-            {{- end }}
+            {{- toYaml . | nindent 12 }}
     {{- end }}
-    {{- if and $pool.spot $pool.onDemandFallback }}
+    {{- with $preferred }}
     preferredDuringSchedulingIgnoredDuringExecution:
-      - weight: 100
-        preference:
-          matchExpressions:
-            - key: kubernetes.azure.com/scalesetpriority
-              operator: In
-              values: [spot]
+      {{- toYaml . | nindent 6 }}
     {{- end }}
 {{- end }}
 {{- end -}}
