@@ -164,7 +164,7 @@ def test_every_darkroom_command_has_its_options(page: str) -> None:
 
 @pytest.mark.parametrize("page", OPERATORS)
 def test_every_folder_and_file_that_a_command_takes_is_there(page: str) -> None:
-    for line in commands(page, "helm"):
+    for line in [*commands(page, "helm"), *commands(page, "kubectl")]:
         for word in shlex.split(line):
             if word.startswith(("charts/", "k8s/")):
                 assert (ROOT / word).exists(), line
