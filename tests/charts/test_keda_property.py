@@ -162,7 +162,9 @@ def mutated(*, message_count: str = "1", triggers: int = 2, behavior: str = "") 
     backlog, in_flight = changed["triggers"]
     backlog["metadata"]["messageCount"] = message_count
     changed["triggers"] = [backlog, in_flight][:triggers]
-    if behavior:
+    if behavior == "none":
+        del changed["fallback"]
+    elif behavior:
         changed["fallback"]["behavior"] = behavior
     return changed
 
@@ -174,6 +176,7 @@ BAD: dict[str, tuple[dict[str, Any], Weather]] = {
     "5 a replica, and locked ones not counted": (FIVE, waves(600, locked_are_active=False)),
     "1 a replica, and nobody counts who is busy": ({"triggers": 1}, relay(600, False)),
     "a fallback to one replica": ({"behavior": "static"}, relay(600, False, away=True)),
+    "no fallback": ({"behavior": "none"}, relay(600, False, away=True)),
 }
 
 
