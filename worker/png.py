@@ -22,11 +22,10 @@ DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlg
 STRATEGY = zlib.Z_RLE
 """How zlib looks for repetitions: runs of one byte alone, of what PNG's row filters leave.
 
-Measured with Pillow 13 on one core, against its default strategy at level 4: pictures of the demo
-model (128 px) take 0.9 ms for 1.6 and 11.9 KiB for 12.5; a photograph-like one of 1024 px takes 79
-ms for 137, as many bytes to 0.1 %; pure noise 91 ms for 127. The level (1 to 9) then changes
-nothing. What no model makes, such as a smooth drawing without grain, is larger by up to a half.
-docs/models.md has the table.
+Measured (bench/engine.py) against the default strategy at level 4: pictures of the demo model
+(128 px) take 0.9 ms for 1.5 and 11.9 KiB for 12.5; a photograph-like one of 1024 px takes 76 ms for
+122, as many bytes; pure noise 90 ms for 123. The level (1 to 9) then changes nothing. What no model
+makes, such as a smooth drawing without grain, is larger by up to a half.
 """
 
 _XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
