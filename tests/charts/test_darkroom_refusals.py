@@ -87,6 +87,7 @@ OF_THE_SCHEMA: list[Case] = [
     ("networkPolicies.callers.from", []),
     ("ingress.webApplicationFirewallPolicyId", "waf"),
     ("podSecurity.runAsUser", 0),
+    ("commonLabels", {"commonLabels": {"app.kubernetes.io/name": "mine"}}),
     ("priorityClasses.classes.api.value", 2000000000),
     ("webhooks.timeoutSeconds", 31),
 ]  # fmt: skip
@@ -158,6 +159,8 @@ OF_EACH_OTHER: list[Case] = [
     ("backends.queueUrl", {"dispatch": "kubernetes", "backends.queueUrl": "servicebus://x"}),
     ("api.autoscaling.minReplicas", 11),
     ("api.maxSurge", "0%"),
+    ("api.extraEnv", [{"name": "DARKROOM_API_PORT", "value": "80"}]),
+    ("pools.short.extraEnv", {"workers.extraEnv": [{"name": "DARKROOM_WORKER_POOL", "value": "x"}]}),
     ("api.resources.requests.cpu", None),
 ]  # fmt: skip
 

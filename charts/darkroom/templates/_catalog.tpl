@@ -46,7 +46,7 @@ and what follows from them. Takes (list root poolEntry).
 {{- $_ := set $pool "entry" $entry -}}
 {{- $_ := set $pool "spot" ($entry.spot | default false) -}}
 {{- $_ := set $pool "gpuResource" $resource -}}
-{{- $_ := set $pool "gpuCount" (ternary ($pool.gpu.count | int) 0 (ne $resource "")) -}}
+{{- $_ := set $pool "gpuCount" (ternary 1 0 (ne $resource "")) -}}
 {{- $_ := set $pool "loadSeconds" $load -}}
 {{- $_ := set $pool "longestJobSeconds" $longest -}}
 {{- $_ := set $pool "graceSeconds" $grace -}}

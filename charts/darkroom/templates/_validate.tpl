@@ -4,7 +4,7 @@ told at once, each line with the name of the value.
 */}}
 {{- define "darkroom.validate" -}}
 {{- $found := list -}}
-{{- range $check := list "required" "leases" "secrets" "exposure" "catalog" "pools" "scaling" "dispatch" "api" -}}
+{{- range $check := list "required" "leases" "secrets" "exposure" "catalog" "pools" "scaling" "dispatch" "api" "environment" -}}
 {{- $found = concat $found (include (printf "darkroom.validate.%s" $check) $ | fromJsonArray) -}}
 {{- end -}}
 {{- if $found -}}
@@ -239,6 +239,28 @@ told at once, each line with the name of the value.
 {{- end -}}
 {{- if and $scaling.enabled (not (dig "requests" "cpu" "" .Values.api.resources)) -}}
 {{- $found = append $found "api.resources.requests.cpu: the autoscaler measures against it; set it or api.autoscaling.enabled to false" -}}
+{{- end -}}
+{{- $found | toJson -}}
+{{- end -}}
+
+{{/* A variable that stands twice in a container is refused by the API server, without a good reason. */}}
+{{- define "darkroom.validate.environment" -}}
+{{- $found := list -}}
+{{- $told := dict "api.extraEnv" (include "darkroom.apiEnv" (dict "root" . "sweeps" false)) -}}
+{{- if .Values.webhooks.enabled }}{{ $_ := set $told "webhooks.extraEnv" (include "darkroom.webhooksEnv" .) }}{{ end -}}
+{{- range $entry := .Values.catalog.pools -}}
+{{- $pool := include "darkroom.pool" (list $ $entry) | fromJson -}}
+{{- $pod := include "darkroom.workerPod" (dict "root" $ "pool" $pool "mode" "job") | fromYaml -}}
+{{- $_ := set $told (printf "pools.%s.extraEnv" $entry.name) (toYaml (first $pod.spec.containers).env) -}}
+{{- end -}}
+{{- range $value, $text := $told -}}
+{{- $names := list -}}
+{{- range fromYamlArray $text -}}
+{{- if has .name $names -}}
+{{- $found = append $found (printf "%s: %s is set by the chart already, by another value" $value .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
 {{- end -}}
 {{- $found | toJson -}}
 {{- end -}}
