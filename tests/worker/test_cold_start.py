@@ -74,6 +74,7 @@ def machine(tmp_path: Path) -> Machine:
         "MAY_WRITE": f"{data}:/dev/",
         "HOME": "/proc/no-home",
         "TMPDIR": str(data),
+        "TORCHINDUCTOR_CACHE_DIR": str(data / "inductor"),  # torch has set it, if it is loaded here
     }
     return machine
 
