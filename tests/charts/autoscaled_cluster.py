@@ -7,6 +7,7 @@ every busy worker that had to leave although its being busy could be known.
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 from tests.charts.autoscaling import Keda
@@ -22,6 +23,7 @@ class Weather:
     away: tuple[tuple[str, int, int], ...] = ()  # (type of trigger, from, to): cannot be read
     start_seconds: int = 120  # a node, an image, a model
     scrape_seconds: int = 30
+    window: bool = False  # workers hold a share of the backlog beside what they run
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Replica:
     ready_at: int
     until: list[int] = field(default_factory=list)
     busy_since: int = 0
+    held: deque[int] = field(default_factory=deque)
 
 
 @dataclass
@@ -87,12 +90,12 @@ class Cluster:
                 one.until = left
 
     def _lease(self, now: int) -> None:
-        for one in self.replicas:
-            if one.ready_at > now or one.until or not self.waiting:
+        ready = [one for one in self.replicas if one.ready_at <= now]
+        for one in ready:
+            line = one.held or self.waiting
+            if one.until or not line:
                 continue
-            taken = [
-                self.waiting.popleft() for _ in range(min(self.concurrency, len(self.waiting)))
-            ]
+            taken = [line.popleft() for _ in range(min(self.concurrency, len(line)))]
             if one.number not in self.running:
                 one.busy_since = now
             one.until = [now + takes for takes in taken]
@@ -100,9 +103,19 @@ class Cluster:
         for one in self.replicas:
             if not one.until:
                 self.running.pop(one.number, None)
+        if self.weather.window:
+            self._hold(ready)
+
+    def _hold(self, ready: list[Replica]) -> None:
+        """Lease ahead: a fair share of all messages if the pool were at its largest."""
+        messages = len(self.waiting) + sum(len(one.until) + len(one.held) for one in self.replicas)
+        fair = ceil(messages / self.keda.hpa.most)
+        for one in ready:
+            while self.waiting and len(one.until) + len(one.held) < fair:
+                one.held.append(self.waiting.popleft())
 
     def _readings(self, now: int) -> dict[str, float | None]:
-        locked = sum(len(one.until) for one in self.replicas)
+        locked = sum(len(one.until) + len(one.held) for one in self.replicas)
         messages = len(self.waiting) + (locked if self.weather.locked_are_active else 0)
         values: dict[str, float | None] = {
             "azure-servicebus": float(messages),
@@ -118,6 +131,7 @@ class Cluster:
             gone = max(self.replicas, key=lambda one: len(one.until))
             self.replicas.remove(gone)
             self.waiting.extendleft(self.running.pop(gone.number, []) if gone.until else [])
+            self.waiting.extend(gone.held)
 
     def _reconcile(self, now: int) -> None:
         """Do as the ReplicaSet controller: idle before busy (deletion cost), young before old."""
@@ -143,7 +157,8 @@ class Cluster:
         self.seen.late_evictions += len(busy)
         for one in leaving:
             self.replicas.remove(one)
-            # It drains: its jobs end within the grace period, and it takes no other.
+            # It drains: its jobs end within the grace period, and what it held goes back.
+            self.waiting.extend(one.held)
             self.seen.ended += len(one.until)
             self.running.pop(one.number, None)
 

@@ -98,6 +98,7 @@ def weathers(draw: st.DrawFn, longest: int) -> Weather:
         losses=tuple(losses),
         away=tuple((kind, begins, begins + lasts) for kind, begins, lasts in away),
         start_seconds=draw(st.sampled_from([10, 120, 400])),
+        window=draw(st.booleans()),
     )
 
 
