@@ -128,6 +128,20 @@ class Cluster:
             if ended is not None and self.now >= ended + ttl:
                 self.server.remove("batch", "jobs", job)
 
+    def preempt(self, pod: "RunningPod") -> None:
+        """Do what Kueue and the Job controller do to make room: the pod's end will not count."""
+        pod.job["spec"]["suspend"] = True
+        pod.job["status"]["active"] = 0
+        pod.job["status"].pop("startTime", None)
+        pod.is_tracked = False
+
+    def admit(self) -> None:
+        """Let what Kueue holds start, once the pod that made room is gone."""
+        leaving = [pod.job for pod in self.pods if pod.pod["status"]["phase"] == "Running"]
+        for job in self.server.all("batch", "jobs", self.namespace):
+            if job["spec"]["suspend"] and job not in leaving:
+                job["spec"]["suspend"] = False
+
     async def advance(self, seconds: float) -> None:
         """Let time pass, and let the controllers see it."""
         assert isinstance(self.server.clock, FakeClock)
@@ -179,6 +193,7 @@ class RunningPod:
         identity = PodIdentity(pod["metadata"]["name"], job["metadata"]["name"], self.log)
         self.queue = cluster.queue(account="worker", pod=identity)
         self.lease: Lease | None = None
+        self.is_tracked = True
 
     @property
     def is_silent(self) -> bool:
@@ -209,12 +224,10 @@ class RunningPod:
                 }
             ],
         }
-        if (
-            "",
-            "pods",
-            self.cluster.namespace,
-            self.pod["metadata"]["name"],
-        ) in self.cluster.server.objects:
+        server = self.cluster.server
+        if not self.is_tracked:
+            server.remove("", "pods", self.pod)
+        elif self.pod in server.all("", "pods"):
             self.cluster.ended(self.job, self.pod, code, disrupted=disrupted)
 
 

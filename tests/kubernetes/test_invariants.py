@@ -50,17 +50,27 @@ class Chaos:
         pod.exit()
 
     def start(self) -> None:
+        self.cluster.admit()
         for job in self.cluster.startable()[: PODS - len(self.running)]:
             pod, drain = self.cluster.start(job), Drain(grace_seconds=0.05)
             task = asyncio.create_task(self.work(pod, drain))
             self.running[task] = pod
-            deed = self.chance.choice(["let", "crash", "crash", "evict"])
+            deed = self.chance.choice(["let", "crash", "crash", "evict", "preempt"])
             self.deeds[deed] += 1
             delay = self.chance.uniform(0, 0.25)
             if deed == "crash":
                 asyncio.get_running_loop().call_later(delay, task.cancel)
             elif deed == "evict":
                 asyncio.get_running_loop().call_later(delay, drain.begin, "evicted")
+            elif deed == "preempt":
+                asyncio.get_running_loop().call_later(delay, self.preempt, pod, drain)
+
+    def preempt(self, pod: RunningPod, drain: Drain) -> None:
+        if pod.pod["status"]["phase"] == "Running" and pod.pod in self.cluster.server.all(
+            "", "pods"
+        ):
+            self.cluster.preempt(pod)
+            drain.begin("preempted")
 
     def reap(self) -> None:
         for task in [each for each in self.running if each.done()]:

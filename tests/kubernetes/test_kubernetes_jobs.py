@@ -203,6 +203,23 @@ async def test_an_eviction_does_not_count_and_a_crash_does(
     assert (await (await start(cluster)).hold()).delivery_count == count
 
 
+@pytest.mark.parametrize("settle", ["complete", "abandon"])
+async def test_what_kueue_preempts_counts_for_nothing_whatever_it_exits_with(
+    kueue_cluster: Cluster, settle: str
+) -> None:
+    """A job that ended in its grace period is found ended by the next pod, which completes."""
+    await sent(kueue_cluster)
+    kueue_cluster.admit()
+    pod = await start(kueue_cluster)
+    lease = await pod.hold()
+    kueue_cluster.preempt(pod)
+    assert (await kueue_cluster.queue().depth()).active == 1
+    await getattr(lease, settle)()
+    pod.exit()
+    kueue_cluster.admit()
+    assert (await (await start(kueue_cluster)).hold()).delivery_count == 1
+
+
 async def test_pods_that_die_without_a_word_end_as_a_dead_letter(cluster: Cluster) -> None:
     message = make_message()
     await sent(cluster, message)
