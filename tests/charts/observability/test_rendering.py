@@ -121,7 +121,7 @@ def test_mig_instances_are_read_and_offered() -> None:
         assert env["NVIDIA_MIG_MONITOR_DEVICES"] == "all", name
     config = only(objects, "ConfigMap", "-device-plugin")["data"]["config.yaml"]
     assert yaml.safe_load(config)["flags"]["migStrategy"] == "mixed"
-    assert "--devices=g+i" in pod_spec(objects, "-exporter")["containers"][0]["args"]
+    assert "--devices=i" in pod_spec(objects, "-exporter")["containers"][0]["args"]
 
 
 def test_the_device_plugin_is_off_unless_asked_for() -> None:
