@@ -88,7 +88,7 @@ class Cluster:
         )
 
     def startable(self) -> list[Object]:
-        """Return the Jobs that the controller would start a pod for now, oldest first."""
+        """Return the Jobs that the controller would start now, oldest first."""
         self.sync()
         return [
             job
