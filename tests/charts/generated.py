@@ -15,12 +15,12 @@ quantities = st.builds("{}{}".format, st.integers(1, 512), st.sampled_from(["Mi"
 
 @st.composite
 def resources(draw: st.DrawFn) -> dict[str, Any]:
-    """Requests and limits; limits may be left out."""
+    """Requests and limits that fit to each other."""
     cpu = st.builds("{}m".format, st.integers(10, 64_000)) | st.integers(1, 64).map(str)
     asked = {"cpu": draw(cpu), "memory": draw(quantities)}
     if draw(st.booleans()):
         asked["ephemeral-storage"] = draw(quantities)
-    return {"requests": asked}
+    return {"requests": asked, "limits": {"memory": "512Gi"}}
 
 
 @st.composite

@@ -159,8 +159,11 @@ OF_EACH_OTHER: list[Case] = [
     ("backends.queueUrl", {"dispatch": "kubernetes", "backends.queueUrl": "servicebus://x"}),
     ("api.autoscaling.minReplicas", 11),
     ("api.maxSurge", "0%"),
+    ("api.resources.limits.memory", "128Mi"),
+    ("pools.short.resources.limits.memory", {"pools.short.resources.requests.memory": "32Gi"}),
+    ("pools.short.resources.limits.cpu", {"workers.resources.limits.cpu": "1500m"}),
     ("api.extraEnv", [{"name": "DARKROOM_API_PORT", "value": "80"}]),
-    ("pools.short.extraEnv", {"workers.extraEnv": [{"name": "DARKROOM_WORKER_POOL", "value": "x"}]}),
+    ("pools.short.extraEnv", {"workers.extraEnv": [{"name": "DARKROOM_REGION", "value": "x"}]}),
     ("api.resources.requests.cpu", None),
 ]  # fmt: skip
 

@@ -1,6 +1,5 @@
 """k8s/: what belongs to the cluster, and what the charts come to for each environment."""
 
-import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -21,11 +20,10 @@ from tests.charts.helm import (
     scenarios,
 )
 from tests.charts.restricted import violations
-from tests.charts.validation import problems
+from tests.charts.validation import amount, problems
 
 K8S = ROOT / "k8s"
 ENVIRONMENTS = sorted(path.name for path in (K8S / "environments").iterdir())
-SUFFIXES = {"": 1, "m": 0.001, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 def load(path: Path) -> list[Object]:
@@ -40,12 +38,6 @@ def prerequisites() -> list[Object]:
 def rendered(environment: str) -> list[Object]:
     files = sorted((K8S / "rendered" / environment).glob("*.yaml"))
     return [each for path in files for each in load(path)]
-
-
-def amount(quantity: str | int) -> float:
-    match = re.fullmatch(r"(\d+)([A-Za-z]*)", str(quantity))
-    assert match is not None, quantity
-    return int(match[1]) * SUFFIXES[match[2]]
 
 
 def test_what_is_committed_is_what_the_charts_make() -> None:

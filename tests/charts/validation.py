@@ -14,7 +14,7 @@ import jsonschema
 from kubernetes_validate.utils import all_versions, major_minor
 from referencing import Registry, Resource
 
-from tests.charts.helm import Object
+from tests.charts.helm import Object, containers, pods
 
 MINORS = ("1.33", "1.35", "1.37")
 SCHEMAS = Path(__file__).with_name("schemas")
@@ -64,6 +64,46 @@ CLUSTER_KINDS = {
 }  # fmt: skip
 
 
+SUFFIXES = {"": 1, "m": 0.001, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def amount(quantity: str | int) -> float:
+    """Return a quantity as Kubernetes reads it: cores, or bytes."""
+    match = re.fullmatch(r"(\d+)([A-Za-z]*)", str(quantity))
+    assert match is not None, quantity
+    return int(match[1]) * SUFFIXES[match[2]]
+
+
+def beyond_schemas(each: Object) -> list[str]:
+    """Return what an API server refuses in pods although their schema allows it.
+
+    Source: validation of core/v1 in Kubernetes: names stand once, requests are at most limits,
+    extended resources are the same in both, a pause before the end fits into the grace period.
+    """
+    found = []
+    for _, pod in pods([each]):
+        spec = pod["spec"]
+        grace = spec.get("terminationGracePeriodSeconds", 30)
+        for container in containers(pod):
+            name, resources = container["name"], container.get("resources", {})
+            requests, limits = resources.get("requests", {}), resources.get("limits", {})
+            found += [
+                f"{name} asks for more {what} than it may use"
+                for what in requests.keys() & limits
+                if amount(requests[what]) > amount(limits[what])
+            ]
+            devices = {what for what in requests.keys() | limits if "/" in what}
+            found += [f"{name}: {what}" for what in devices if requests[what] != limits[what]]
+            pause = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {})
+            if pause.get("seconds", 0) > grace:
+                found.append(f"{name} pauses for longer than the grace period")
+            for field in ("env", "volumeMounts", "ports"):
+                key = {"volumeMounts": "mountPath"}.get(field, "name")
+                listed = [one[key] for one in container.get(field, [])]
+                found += [f"{name}: {one} twice" for one in set(listed) if listed.count(one) > 1]
+    return found
+
+
 def problems(each: Object, minors: tuple[str, ...] = MINORS) -> list[str]:
     """Return what an API server of any of these versions would refuse in an object."""
     kind, api_version = each["kind"], each["apiVersion"]
@@ -72,7 +112,8 @@ def problems(each: Object, minors: tuple[str, ...] = MINORS) -> list[str]:
     custom = _custom(kind, api_version)
     checks = [("CRD", custom)] if custom else [(m, _core(kind, api_version, m)) for m in minors]
     where = f"{kind}/{each['metadata']['name']}"
-    return [
+    found = [f"{where}: {problem}" for problem in beyond_schemas(each)]
+    return found + [
         f"{where} ({version}): {'.'.join(map(str, error.absolute_path))}: {error.message[:200]}"
         for version, check in checks
         for error in check.iter_errors(each)

@@ -4,7 +4,7 @@ told at once, each line with the name of the value.
 */}}
 {{- define "darkroom.validate" -}}
 {{- $found := list -}}
-{{- range $check := list "required" "leases" "secrets" "exposure" "catalog" "pools" "scaling" "dispatch" "api" "environment" -}}
+{{- range $check := list "required" "leases" "secrets" "exposure" "catalog" "pools" "scaling" "dispatch" "api" "environment" "resources" -}}
 {{- $found = concat $found (include (printf "darkroom.validate.%s" $check) $ | fromJsonArray) -}}
 {{- end -}}
 {{- if $found -}}
@@ -260,6 +260,34 @@ told at once, each line with the name of the value.
 {{- $found = append $found (printf "%s: %s is set by the chart already, by another value" $value .name) -}}
 {{- end -}}
 {{- $names = append $names .name -}}
+{{- end -}}
+{{- end -}}
+{{- $found | toJson -}}
+{{- end -}}
+
+{{/* A quantity as a number: thousandths of a core, or bytes. */}}
+{{- define "darkroom.amount" -}}
+{{- $text := . | toString -}}
+{{- $number := regexFind "^[0-9]+" $text | int64 -}}
+{{- $unit := regexFind "[A-Za-z]+$" $text -}}
+{{- mul $number (get (dict "" 1000 "m" 1 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776) $unit | int64) -}}
+{{- end -}}
+
+{{/* A container that asks for more than it may use is refused by the API server. */}}
+{{- define "darkroom.validate.resources" -}}
+{{- $found := list -}}
+{{- $tiers := dict "api" .Values.api.resources "sweeper" .Values.sweeper.resources "webhooks" .Values.webhooks.resources "tests" .Values.tests.resources -}}
+{{- range $entry := .Values.catalog.pools -}}
+{{- $pool := include "darkroom.pool" (list $ $entry) | fromJson -}}
+{{- $_ := set $tiers (printf "pools.%s" $entry.name) $pool.resources -}}
+{{- $_ := set $tiers (printf "pools.%s.modelCache.pull" $entry.name) $pool.modelCache.pull.resources -}}
+{{- end -}}
+{{- range $at, $resources := $tiers -}}
+{{- range $name, $most := $resources.limits | default dict -}}
+{{- $asked := get ($resources.requests | default dict) $name -}}
+{{- if and $asked (gt (include "darkroom.amount" $asked | int64) (include "darkroom.amount" $most | int64)) -}}
+{{- $found = append $found (printf "%s.resources.limits.%s (%s) must be at least requests.%s (%s)" $at $name ($most | toString) $name ($asked | toString)) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- $found | toJson -}}
