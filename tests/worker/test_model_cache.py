@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from darkroom.catalog import Model
 from darkroom.errors import ModelUnavailable, OutOfMemory
 from darkroom.metrics import WorkerMetrics
+from worker.engines.base import Footprint
 from worker.engines.fake import FakeEngine
 from worker.model_cache import DEVICE_SHARE, ModelCache
 
@@ -170,6 +171,30 @@ def test_loads_evictions_and_bytes_are_counted() -> None:
     assert count("darkroom_model_evictions_total", model="b", to="disk") == 1
     assert count("darkroom_model_bytes", tier="device") == 6
     assert count("darkroom_model_bytes", tier="host") == 5
+
+
+class Offloading(FakeEngine):
+    """Models whose weights rest on the host, and take one byte of the device."""
+
+    def expect(self, model: Model, folder: Path) -> Footprint:
+        return Footprint(1, super().expect(model, folder).device_bytes)
+
+    def footprint(self, name: str) -> Footprint:
+        held = super().footprint(name).device_bytes
+        return Footprint(1, held) if held else Footprint()
+
+
+def test_offloaded_models_are_kept_within_the_budget_of_the_host() -> None:
+    engine = Offloading(sizes={"a": 4, "b": 4, "x": 11}, parks=True)
+    cache = ModelCache(engine, device_bytes=9, host_bytes=10)
+    ask(cache, "abc")
+    assert cache.bytes_held() == (3, 9)
+    ask(cache, "d")
+    assert cache.bytes_held() == (4, 10)
+    ask(cache, "e")
+    assert held(cache) == ("bcde", "")
+    with pytest.raises(ModelUnavailable, match="model x takes 11 bytes in host memory"):
+        ask(cache, "x")
 
 
 class Strict(FakeEngine):

@@ -7,6 +7,7 @@ most one grey level, because kernels sum in another order.
 import gc
 import os
 import resource
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from itertools import accumulate
@@ -65,6 +66,8 @@ class DiffusersEngine(Engine):
         transformers_logging.set_verbosity_error()
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
+        # a second adapter on a model is what we want
+        warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
 
     def expect(self, model: Model, folder: Path) -> Footprint:
         """Sum what the headers of the folder's files say; of a held model, its tensors."""

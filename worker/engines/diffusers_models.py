@@ -12,6 +12,7 @@ from darkroom.families import Family
 from darkroom.generation import Lora
 from worker.engines.base import Footprint
 from worker.engines.diffusers_arguments import family_of
+from worker.engines.diffusers_devices import is_out_of_memory
 from worker.engines.diffusers_loras import AttachedLoras, LocateLora
 from worker.engines.diffusers_options import bring, is_offloaded
 from worker.engines.diffusers_pipelines import derive, load_pipeline, make_scheduler
@@ -70,14 +71,13 @@ class HeldModel:
         """Move the weights to the device; False, and all of them on the host, when it is full."""
         try:
             bring(self._loaded, self.model, self._device)
-        except torch.OutOfMemoryError:
-            fits = False
-        else:
-            fits = True
-        if not fits:
+            self.is_ready = True
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if not self.is_ready:
             self._loaded.to("cpu")
-        self.is_ready = fits
-        return fits
+        return self.is_ready
 
     def prepared(self, kind: str, scheduler: str, loras: Sequence[Lora]) -> Any:
         """Return the pipeline of ``kind`` with a fresh scheduler and exactly these LoRAs acting.

@@ -17,6 +17,7 @@ from tests.worker.engines.conftest import make_model, no_loras
 from worker.engines.base import Footprint, GenerationStopped, GenerationTask, Preview
 from worker.engines.diffusers import DiffusersEngine
 from worker.engines.diffusers_devices import CGROUP_LIMITS, host_total_bytes, is_out_of_memory
+from worker.engines.diffusers_models import HeldModel
 from worker.engines.diffusers_sizes import expected_footprint
 from worker.model_cache import ModelCache
 
@@ -77,6 +78,42 @@ def test_a_cache_keeps_real_models_within_its_budget(
     tight = ModelCache(DiffusersEngine("cpu", no_loras), device_bytes=size // 2)
     with pytest.raises(ModelUnavailable, match="the budget"):
         tight.ready(make_model(), tiny_folder)
+
+
+@pytest.fixture
+def held(tiny_folder: Path) -> HeldModel:
+    """A model by itself; its device is the CPU, so that moving it moves nothing."""
+    return HeldModel(make_model(), tiny_folder, CPU, no_loras)
+
+
+def test_a_parked_model_takes_of_the_host_what_it_took_of_the_device(held: HeldModel) -> None:
+    ready = held.footprint
+    held.park()
+    assert (held.is_ready, held.footprint) == (False, Footprint(host_bytes=ready.device_bytes))
+    assert held.bring_back()
+    assert (held.is_ready, held.footprint) == (True, ready)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+    ],
+)
+def test_a_parked_model_for_which_the_device_is_full_stays_parked(
+    held: HeldModel, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: Any) -> None:
+        raise error
+
+    held.park()
+    parked = held.footprint
+    monkeypatch.setattr("worker.engines.diffusers_models.bring", full)
+    assert not held.bring_back()
+    assert (held.is_ready, held.footprint) == (False, parked)
+    monkeypatch.undo()
+    assert held.bring_back()
 
 
 def test_a_variant_is_what_is_counted_where_there_is_one(tiny_folder: Path, tmp_path: Path) -> None:
