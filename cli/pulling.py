@@ -12,6 +12,7 @@ from darkroom.settings import DarkroomSettings, load
 
 if TYPE_CHECKING:
     from worker.pulling import Source
+    from worker.settings import ModelsSettings
 
 USAGE = 2
 BLOBS = "azblob://"
@@ -23,7 +24,8 @@ def pull_models(
     """Pull and say what was done. Raises `CommandFailed`, `DarkroomError`."""
     from worker.pulling import all_wanted, clear_leftovers, is_beside, pull
 
-    folder, origin, known = _settings(cache, from_, catalog)
+    settings, known = _settings(cache, from_, catalog)
+    folder = settings.models_dir
     if folder is None:
         raise CommandFailed("say where to: --cache DIR, or DARKROOM_MODELS_DIR", USAGE)
     wanted = all_wanted(known, names)
@@ -31,7 +33,7 @@ def pull_models(
     for each in wanted:
         if each not in absent:
             print(f"{each.label:<24} beside the catalog")
-    source = _source(origin) if absent else None
+    source = _source(settings) if absent else None
     for each in absent:
         assert source is not None
         done = pull(each, source, folder)
@@ -47,12 +49,12 @@ def push_models(names: Sequence[str], *, to: str, cache: Path | None, catalog: P
     from worker.pulling import all_wanted
     from worker.pushing import prepare
 
-    _, origin, known = _settings(cache, to, catalog)
-    if not origin.startswith(BLOBS):
+    settings, known = _settings(cache, to, catalog)
+    if not settings.models_from.startswith(BLOBS):
         raise SettingsError(f"--to must be {BLOBS}ACCOUNT/CONTAINER", target="--to")
     with needing("azure", BLOBS):
         from worker.pulling_blobs import open_container, push
-    container = open_container(origin)
+    container = open_container(settings.models_from)
     for each in all_wanted(known, names):
         folder, manifest = prepare(each, known)
         sent = push(each, manifest, folder, container)
@@ -61,19 +63,18 @@ def push_models(names: Sequence[str], *, to: str, cache: Path | None, catalog: P
 
 def _settings(
     cache: Path | None, place: str | None, catalog: Path | None
-) -> tuple[Path | None, str, Catalog]:
+) -> tuple["ModelsSettings", Catalog]:
     from worker.settings import load_models_settings
 
     models = load_models_settings(cache, place)
-    known = load_catalog(catalog or load(DarkroomSettings).catalog, models.models_dir)
-    return models.models_dir, models.models_from, known
+    return models, load_catalog(catalog or load(DarkroomSettings).catalog, models.models_dir)
 
 
-def _source(origin: str) -> "Source":
-    if origin.startswith(BLOBS):
+def _source(settings: "ModelsSettings") -> "Source":
+    if settings.models_from.startswith(BLOBS):
         with needing("azure", BLOBS):
             from worker.pulling_blobs import BlobSource, open_container
-        return BlobSource(open_container(origin))
+        return BlobSource(open_container(settings.models_from))
     with needing("worker", "the hub"):
         from worker.pulling_hub import HubSource
-    return HubSource()
+    return HubSource(settings.hub_url)

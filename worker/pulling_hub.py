@@ -26,11 +26,12 @@ _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
 class HubSource:
-    """Files of hub repositories at their pinned commits."""
+    """Files of repositories of the hub at ``url``, at their pinned commits."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
         disable_progress_bars()
-        self._api = HfApi()
+        self._url = url
+        self._api = HfApi(endpoint=url)
 
     def files(self, wanted: Wanted, staged: Path) -> Sequence[RemoteFile]:
         """Return the files that the pipeline, or the adapter, consists of."""
@@ -63,6 +64,7 @@ class HubSource:
                 revision=wanted.entry.revision,
                 local_dir=staged,
                 etag_timeout=REQUEST_SECONDS,
+                endpoint=self._url,
             )
 
     def _components(self, wanted: Wanted, files: Collection[str], staged: Path) -> Collection[str]:

@@ -39,6 +39,12 @@ class ModelsSettings(BaseSettings):
         description="Where `darkroom models pull` gets models: `hub` (Hugging Face, or the mirror"
         " that `HF_ENDPOINT` names) or `azblob://ACCOUNT/CONTAINER`.",
     )
+    hub_url: str = Field(
+        "https://huggingface.co",
+        validation_alias="HF_ENDPOINT",
+        pattern=r"^https?://",
+        description="The hub that `darkroom models pull` asks; `HF_TOKEN` is its key.",
+    )
 
 
 class DeviceSettings(BaseSettings):
@@ -145,7 +151,7 @@ class WorkerSettings(BaseSettings):
         1.0, ge=0, le=60, description="Least time between two progress writes of a job."
     )
     cancel_check_seconds: float = Field(
-        0.02,
+        0.1,
         ge=0,
         le=60,
         description="Least time between two looks for a cancel while denoising; 0 looks each step.",

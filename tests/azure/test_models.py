@@ -16,6 +16,7 @@ from azure.storage.blob import BlobServiceClient, ContainerClient
 from bench.proxy import FaultProxy
 from darkroom.catalog import load_catalog
 from tests.azure.emulated import Azurite, fresh_name
+from tests.cli.conftest import here
 from worker.manifests import MANIFEST
 from worker.models import locate, locate_lora
 from worker.pulling import STAGED
@@ -83,17 +84,16 @@ class Site:
             stderr=asyncio.subprocess.STDOUT,
         )
 
-    async def run(self, *words: str) -> tuple[int | None, str]:
-        process = await self.start(*words)
-        output, _ = await process.communicate()
-        return process.returncode, output.decode()
+    def run(self, *words: str) -> tuple[int, str]:
+        done = here("models", *words)
+        return done.returncode, done.stdout + done.stderr
 
-    async def push(self) -> tuple[int | None, str]:
+    def push(self) -> tuple[int, str]:
         origin = str(self.folder / "full" / "catalog.yaml")
-        return await self.run("push", "--to", self.url, "--catalog", origin)
+        return self.run("push", "--to", self.url, "--catalog", origin)
 
-    async def pull(self) -> tuple[int | None, str]:
-        return await self.run(*self.pulling)
+    def pull(self) -> tuple[int, str]:
+        return self.run(*self.pulling)
 
     @property
     def url(self) -> str:
@@ -106,7 +106,8 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, azurite: Azurite) -> Site:
+def site(tmp_path: Path, azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.endpoints.connection_string)
     for name in ("full", "bare"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "catalog.yaml").write_text(CATALOG)
@@ -128,50 +129,50 @@ def pulled(site: Site) -> dict[str, bytes]:
     }
 
 
-async def test_what_one_machine_pushed_another_pulls(site: Site) -> None:
-    status, said = await site.push()
+def test_what_one_machine_pushed_another_pulls(site: Site) -> None:
+    status, said = site.push()
     assert (status, said.count("3 files: 3 sent")) == (0, 1), said
-    assert (await site.push())[1].count("0 sent") == 2, "what is there is not sent again"
+    assert site.push()[1].count("0 sent") == 2, "what is there is not sent again"
     assert f"{NAME}/unet/unet.py" not in set(site.client().list_blob_names()), "no code"
-    status, said = await site.pull()
+    status, said = site.pull()
     assert (status, said.count("fetched in")) == (0, 2), said
     assert pulled(site) == FILES
     catalog = load_catalog(site.bare_catalog, site.cache)
     assert locate(catalog.models[0], catalog) == site.cache / NAME
     assert locate_lora(catalog.models[0].loras[0], catalog).read_bytes() == INK
-    assert (await site.pull())[1].count("nothing new") == 2
+    assert site.pull()[1].count("nothing new") == 2
 
 
-async def test_a_damaged_blob_is_refused_by_name_and_mended_by_the_next_pull(site: Site) -> None:
-    await site.push()
+def test_a_damaged_blob_is_refused_by_name_and_mended_by_the_next_pull(site: Site) -> None:
+    site.push()
     container = site.client()
     damaged = bytes([FILES[VAE][0] ^ 1]) + FILES[VAE][1:]
     container.upload_blob(f"{NAME}/{VAE}", damaged, overwrite=True)
-    status, said = await site.pull()
+    status, said = site.pull()
     assert status == 1
     assert f"model shapes: {VAE} is not the file that its source lists" in said
     assert "Traceback" not in said
     assert not (site.cache / NAME).exists()
     container.upload_blob(f"{NAME}/{VAE}", FILES[VAE], overwrite=True)
-    assert (await site.pull())[0] == 0
+    assert site.pull()[0] == 0
     assert pulled(site) == FILES
 
 
-async def test_a_part_of_a_file_is_gone_on_with(site: Site) -> None:
+def test_a_part_of_a_file_is_gone_on_with(site: Site) -> None:
     """Only its end is asked for: a wrong beginning is kept, and found out by the digest."""
-    await site.push()
+    site.push()
     part = site.cache / STAGED / NAME / f"{UNET}.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"\0" + FILES[UNET][1:1_000_000])
-    status, said = await site.pull()
+    status, said = site.pull()
     assert (status, f"{UNET} is not the file" in said) == (1, True)
     part.write_bytes(FILES[UNET][:1_000_000])
-    assert (await site.pull())[0] == 0
+    assert site.pull()[0] == 0
     assert pulled(site) == FILES
 
 
 async def test_after_kill_9_the_next_puller_ends_the_work(site: Site) -> None:
-    await site.push()
+    site.push()
     port = next(
         int(part.split(":")[2].split("/")[0])
         for part in site.connection_string.split(";")
@@ -189,14 +190,14 @@ async def test_after_kill_9_the_next_puller_ends_the_work(site: Site) -> None:
         first.send_signal(signal.SIGKILL)
         await first.wait()
     assert not (site.cache / NAME).exists()
-    status, said = await site.pull()
+    status, said = site.pull()
     assert (status, "fetched in" in said) == (0, True)
     assert pulled(site) == FILES
     assert not list((site.cache / STAGED).iterdir())
 
 
 async def test_two_pullers_at_once_both_end_well(site: Site) -> None:
-    await site.push()
+    site.push()
     both = [await site.start(*site.pulling) for _ in range(2)]
     said = [(await each.communicate())[0].decode() for each in both]
     assert [each.returncode for each in both] == [0, 0], said
@@ -204,8 +205,8 @@ async def test_two_pullers_at_once_both_end_well(site: Site) -> None:
     assert pulled(site) == FILES
 
 
-async def test_a_model_that_was_never_pushed_is_said(site: Site) -> None:
-    status, said = await site.pull()
+def test_a_model_that_was_never_pushed_is_said(site: Site) -> None:
+    status, said = site.pull()
     assert (status, f"has no {NAME}/{MANIFEST}" in said) == (1, True)
-    status, said = await site.run("push", "--to", "hub")
+    status, said = site.run("push", "--to", "hub")
     assert (status, "azblob://" in said) == (1, True)

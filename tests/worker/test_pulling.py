@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import random
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 
 from darkroom.catalog import load_catalog
 from darkroom.errors import ModelUnavailable
+from tests.cli.conftest import here
 from tests.worker.hub import COMMIT, Hub, running_hub
 from worker.manifests import Manifest, needed, parse_manifest
 from worker.models import locate, locate_lora
@@ -78,30 +78,30 @@ def hub() -> Iterator[Hub]:
 class Cache:
     """A folder to pull to, and the command that does."""
 
-    def __init__(self, folder: Path, hub: Hub) -> None:
+    def __init__(self, folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder / "cache"
         self.catalog = folder / "catalog.yaml"
         self.catalog.write_text(CATALOG)
-        home = str(folder / "home")
-        self._environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": home}  # noqa: TID251
-        self._environment["PYTHONPATH"] = str(ROOT)
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "cli", "models", "pull", *words]
+    def words(self, names: tuple[str, ...]) -> list[str]:
         place = ["--cache", str(self.folder), "--catalog", str(self.catalog)]
+        return ["models", "pull", *names, *place]
+
+    def start(self, *names: str) -> subprocess.Popen[str]:
+        """Begin to pull in another process."""
         return subprocess.Popen(
-            [*command, *place],
-            env=self._environment,
+            [sys.executable, "-m", "cli", *self.words(names)],
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def pull(self, *words: str) -> tuple[int, str]:
-        """The exit status, and what was printed."""
-        process = self.start(*words)
-        output, errors = process.communicate(timeout=60)
-        return process.returncode, output + errors
+    def pull(self, *names: str) -> tuple[int, str]:
+        """Pull; return the exit status, and what was printed."""
+        done = here(*self.words(names))
+        return done.returncode, done.stdout + done.stderr
 
     def files(self) -> dict[str, bytes]:
         folder = self.folder / FOLDER
@@ -113,8 +113,8 @@ class Cache:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, hub: Hub) -> Cache:
-    return Cache(tmp_path, hub)
+def cache(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Cache:
+    return Cache(tmp_path, hub, monkeypatch)
 
 
 def until(true: Any, seconds: float = 30) -> None:
@@ -228,8 +228,8 @@ def test_what_cannot_be_pulled_is_refused_in_one_line(
     assert "Traceback" not in line
 
 
-def test_a_hub_that_is_not_there_is_said(cache: Cache) -> None:
-    cache._environment["HF_ENDPOINT"] = "http://127.0.0.1:9"
+def test_a_hub_that_is_not_there_is_said(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     status, line = cache.pull("sdxl")
     assert (status, "from the hub: ConnectError" in line) == (1, True)
     assert cache.pull("nothing")[1].startswith("darkroom: UnknownModel")
