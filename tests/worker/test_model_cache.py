@@ -19,9 +19,8 @@ NOWHERE = Path("nowhere")
 
 
 def model(name: str, revision: str = "1") -> Model:
-    return Model(
-        name=name, source=name, revision=revision, seconds_per_megapixel_step=1.0, licence="MIT"
-    )
+    fields = {"seconds_per_megapixel_step": 1.0, "licence": "MIT"}
+    return Model.model_validate({"name": name, "source": name, "revision": revision, **fields})
 
 
 class Loads:
