@@ -17,25 +17,40 @@ from worker.batch_limits import BatchLimits, size_of
 from worker.batches import Batch
 from worker.calls import Calls
 from worker.changes import Changes
-from worker.scheduler import Candidate, Rules, WorkerState, choose, overtaken, surplus
+from worker.lately import Lately
+from worker.scheduler import (
+    Candidate,
+    Rules,
+    WorkerState,
+    choose,
+    evict_order,
+    overtaken,
+    surplus,
+)
 from worker.tempo import Tempo
 from worker.window import Window
 from worker.workplace import Workplace
 
 MOST_FINISHING = 2
 NOT_NEEDED = Preempted("another worker of the pool is free")
+HANDED_ON = Preempted("another free worker may have the model loaded")
 LEAVING = Preempted("the worker is leaving")
 
 
 @dataclass(frozen=True)
 class Started:
-    """A batch with the engine's thread; the window that it was chosen from, and its estimate."""
+    """A batch with the engine's thread; the window that it was chosen from, and its estimates."""
 
     batch: Batch
     calls: Calls
     window: tuple[Candidate, ...]
     run: tuple[str, ...]
+    load_estimate_seconds: float
     estimate_seconds: float
+
+    def expected_waits(self) -> dict[str, float]:
+        """For how long it is expected to overtake the others of its window, by job id."""
+        return overtaken(self.window, self.run, self.load_estimate_seconds, self.estimate_seconds)
 
 
 class Conductor:
@@ -45,14 +60,23 @@ class Conductor:
     """
 
     def __init__(
-        self, place: Workplace, window: Window, backlog: Backlog, changes: Changes, rules: Rules
+        self,
+        place: Workplace,
+        window: Window,
+        backlog: Backlog,
+        changes: Changes,
+        rules: Rules,
+        hands_on: bool,
     ) -> None:
+        self._hands_on = hands_on
         self.lost = asyncio.Event()
         self._place = place
         self._window = window
         self._backlog = backlog
         self._changes = changes
         self._rules = rules
+        self._lately = Lately()
+        self._rests_until = 0.0
         self._limits = BatchLimits()
         self._tempo = Tempo()
         self._assembling: Batch | None = None
@@ -91,6 +115,10 @@ class Conductor:
             else:
                 await self._changes.wait(seconds)
 
+    def seconds_to_rest(self) -> float:
+        """For how long to leave the queue to other workers, to which a job was handed on."""
+        return max(0.0, self._rests_until - time.monotonic())
+
     def leave(self) -> None:
         """Choose nothing more; stop what has not begun to run."""
         self._left.set()
@@ -118,8 +146,11 @@ class Conductor:
         chosen_at = time.monotonic()
         window = self._candidates()
         decision = choose(window, self._state(), self._rules)
+        if not decision.run:
+            await self._hand_on(decision.give_back)
+            return
         run = self._within_grace(window, decision.run)
-        estimate = sum(one.gpu_seconds for one in window if one.job_id in run)
+        load_estimate, estimate = self._start(window, run)
         batch = Batch([self._window.stop_of(job_id) for job_id in run])
         self._assembling = batch
         for job_id, seat in zip(run, batch.seats, strict=True):
@@ -130,10 +161,30 @@ class Conductor:
         self._tempo.prepared(time.monotonic() - chosen_at)
         self._changes.notify()
         if batch.is_wanted and not self._left.is_set():
-            one = Started(batch, self._calls(batch), window, run, estimate)
+            one = Started(batch, self._calls(batch), window, run, load_estimate, estimate)
             self._started.append(one)
             made = self._place.engine.submit(one.calls.make)
             tasks.create_task(self._follow(one, made), name="batch")
+
+    async def _hand_on(self, job_ids: tuple[str, ...]) -> None:
+        """Give jobs to workers that may have their model, if the count of messages is fresh."""
+        if self._backlog.is_due:
+            await self._backlog.look(len(self._window) + self.running)
+            return  # and choose again
+        self._lately.hand_on(job_ids)
+        self._rests_until = time.monotonic() + self._rules.hop_seconds
+        for job_id in job_ids:
+            self._window.give_back(job_id, HANDED_ON)
+
+    def _start(self, window: tuple[Candidate, ...], run: tuple[str, ...]) -> tuple[float, float]:
+        """Note what is about to run; return the seconds that loading and running should take."""
+        batch = [one for one in window if one.job_id in run]
+        rest = [one for one in window if one.job_id not in run]
+        loaded = self._place.engine.loaded
+        self._lately.start(batch)
+        self._place.engine.evict_first(evict_order(loaded, rest, self._lately.models))
+        load_seconds = 0.0 if batch[0].model in loaded else batch[0].load_seconds
+        return load_seconds, sum(one.gpu_seconds for one in batch)
 
     def _calls(self, batch: Batch) -> Calls:
         place = self._place
@@ -167,9 +218,14 @@ class Conductor:
         await batch.over.wait()
 
     def _candidates(self) -> tuple[Candidate, ...]:
-        return tuple(
-            held.candidate(self._load_seconds(held.message.model)) for held in self._window.line
-        )
+        """What the scheduler is told; the batches that still run are counted as estimated."""
+        expected = [one.expected_waits() for one in self._started]
+        told = []
+        for held in self._window.line:
+            job_id = held.message.job_id
+            waits = sum(waits.get(job_id, 0.0) for waits in expected)
+            told.append(held.candidate(self._load_seconds(held.message.model), waits))
+        return tuple(told)
 
     def _load_seconds(self, model: str) -> float:
         try:
@@ -187,6 +243,8 @@ class Conductor:
             active=self._backlog.active,
             replicas=place.pool.replicas.max,
             line_empty=self._backlog.line_empty,
+            served=self._lately.tenants,
+            passed=self._lately.passed if self._hands_on else None,
         )
 
     def _within_grace(self, window: tuple[Candidate, ...], run: tuple[str, ...]) -> tuple[str, ...]:

@@ -81,6 +81,10 @@ class EngineThread:
             self.lost = error
             raise
 
+    def evict_first(self, order: Sequence[str]) -> None:
+        """Say which models are to make room first; from any thread."""
+        self._cache.evict_first = tuple(order)
+
     def shed(self, keep: str) -> bool:
         """Make room on the device beside model ``keep``; False when there is none to make."""
         return self._cache.shed(keep)

@@ -53,7 +53,9 @@ class Intake:
                 await self._look_if_due()
                 seconds = self._conductor.seconds_to_choice()
             wanted = self._wanted(seconds)
-            if wanted > 0:
+            if rest := self._conductor.seconds_to_rest():
+                await self._changes.wait(rest)
+            elif wanted > 0:
                 await self._take(wanted, self._patience(seconds), leaving)
             elif self._may_probe and self._is_over_share():
                 await self._probe(leaving)
@@ -62,8 +64,10 @@ class Intake:
 
     def _wanted(self, seconds_to_choice: float) -> int:
         """How many messages to ask for now."""
-        least = 1 if seconds_to_choice == 0 else 0
-        return max(self._backlog.share(self._conductor.running), least) - len(self._window)
+        wanted = self._backlog.share(self._conductor.running) - len(self._window)
+        if seconds_to_choice == 0 and not len(self._window):
+            return max(wanted, self._backlog.least)
+        return wanted
 
     def _patience(self, seconds_to_choice: float) -> float:
         """How long to wait for a message: only when it could start at once."""

@@ -46,6 +46,7 @@ class LoopPace:
     """Seconds of one lease call's longest wait, between renewals, and between counts of the queue.
 
     ``max_delivery_count`` is the queue's own limit, ``window`` the most messages held ahead.
+    ``hands_on``: a message given back goes to another worker, at once and for nothing.
     """
 
     poll_seconds: float
@@ -53,6 +54,7 @@ class LoopPace:
     max_delivery_count: int
     look_seconds: float = 5.0
     window: int = 64
+    hands_on: bool = True
 
 
 class Worker:
@@ -71,7 +73,9 @@ class Worker:
         changes, most = Changes(), max(pace.window, pool.concurrency)
         self._window = Window(changes, place.metrics.jobs_held.labels(pool.name))
         backlog = Backlog(queue, pool.replicas.max, pool.concurrency, most, pace.look_seconds)
-        self._conductor = Conductor(place, self._window, backlog, changes, Rules(most=most))
+        self._conductor = Conductor(
+            place, self._window, backlog, changes, Rules(most=most), pace.hands_on
+        )
         self._intake = Intake(
             queue,
             backlog,

@@ -1,7 +1,8 @@
 """Which models are in memory: the most recently used, within a budget of bytes for each tier.
 
 Three tiers: the device, where a model can generate; host memory, from where it comes back in a
-second or so; the disk. What makes room goes one tier down at a time, least recently used first.
+second or so; the disk. What makes room goes one tier down at a time, least recently used first
+unless the scheduler knows better (``evict_first``).
 Room is made before a load, by what the files' headers say, so the budget holds while loading too.
 Used on the engine's thread only, except for the properties, which may be read from anywhere.
 """
@@ -44,6 +45,7 @@ class ModelCache:
         self._device_budget = device_bytes or int(memory.total_bytes * DEVICE_SHARE)
         self._host_budget = host_bytes or int(memory.host_total_bytes * HOST_SHARE)
         self._metrics = metrics
+        self.evict_first: tuple[str, ...] = ()
         self._ready: dict[str, Model] = {}  # least recently used first
         self._parked: dict[str, Model] = {}
 
@@ -101,14 +103,16 @@ class ModelCache:
         return sum(one.device_bytes for one in sizes), sum(one.host_bytes for one in sizes)
 
     def shed(self, keep: str) -> bool:
-        """Put away the least recently used model but ``keep``; False when there is none.
+        """Put one model but ``keep`` away; False when there is none.
 
-        For a batch that ran out of memory beside models that it does not need.
+        The first of ``evict_first``, then the least recently used. For a load, and for a batch that
+        ran out of memory beside models that it does not need.
         """
-        least = next((name for name in self._ready if name != keep), None)
-        if least is None:
+        order = (*self.evict_first, *self._ready)
+        one = next((name for name in order if name in self._ready and name != keep), None)
+        if one is None:
             return False
-        self._put_away(least, keep)
+        self._put_away(one, keep)
         self._tell()
         return True
 

@@ -29,8 +29,8 @@ class Held:
         self.seat: Seat | None = None
         self._turn: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
 
-    def candidate(self, load_seconds: float) -> Candidate:
-        """Return what the scheduler is told."""
+    def candidate(self, load_seconds: float, expected_seconds: float) -> Candidate:
+        """Return what the scheduler is told; ``expected_seconds`` more of being overtaken."""
         message = self.message
         return Candidate(
             job_id=message.job_id,
@@ -43,7 +43,7 @@ class Held:
             admitted_at=message.created_at.timestamp(),
             deadline_at=None if message.deadline_at is None else message.deadline_at.timestamp(),
             solo=self.solo,
-            overtaken_seconds=self.overtaken_seconds,
+            overtaken_seconds=self.overtaken_seconds + expected_seconds,
         )
 
     def call(self, seat: Seat) -> None:

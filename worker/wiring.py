@@ -140,6 +140,7 @@ def build_worker(
         shared.max_delivery_count,
         mine.depth_seconds,
         mine.window,
+        hands_on=not shared.queue_url.startswith("kubernetes:"),  # where a pod has but one message
     )
     return Worker(backends.queues[pool.name], place, failures, drain, pace)
 
