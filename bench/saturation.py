@@ -46,8 +46,8 @@ async def measure(bench: Workbench, jobs: int, rounds: int, batch: int) -> Round
 def summary(taken: Rounds, jobs: int) -> dict[str, float]:
     """Shares of wall time inside calls, jobs a second, and ratios within each round.
 
-    ``platform_to_bare_call_seconds`` says how much slower the calls themselves were beside the
-    worker's other work; what is left of the difference in throughput is time between calls.
+    Throughput is per second of wall time, and beside it per second of processor time: on a machine
+    that is shared the first says more of the neighbours than of the platform.
     """
 
     def share(name: str) -> float:
@@ -57,19 +57,21 @@ def summary(taken: Rounds, jobs: int) -> dict[str, float]:
         pairs = zip(taken[name], taken["bare"], strict=True)
         return statistics.median(bare.seconds / one.seconds for one, bare in pairs)
 
+    def cpu_against_bare(name: str) -> float:
+        pairs = zip(taken[name], taken["bare"], strict=True)
+        return statistics.median(bare.cpu / one.cpu for one, bare in pairs)
+
     return {
         "platform_share_in_calls": share("platform"),
         "naive_share_in_calls": share("naive"),
         "platform_to_bare_throughput": against_bare("platform"),
         "naive_to_bare_throughput": against_bare("naive"),
+        "platform_to_bare_per_cpu_second": cpu_against_bare("platform"),
+        "naive_to_bare_per_cpu_second": cpu_against_bare("naive"),
         **{
             f"{name}_jobs_per_second": jobs / statistics.median(one.seconds for one in rounds)
             for name, rounds in taken.items()
         },
-        "platform_to_bare_call_seconds": statistics.median(
-            one.in_calls / bare.in_calls
-            for one, bare in zip(taken["platform"], taken["bare"], strict=True)
-        ),
         "platform_pictures_per_call": jobs / len(taken["platform"][-1].sizes),
         "load_average": os.getloadavg()[0],
     }

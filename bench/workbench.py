@@ -83,10 +83,14 @@ class CountingQueue(sqlite_queues.SqliteJobQueue):
 
 @dataclass
 class Round:
-    """What one way of doing the jobs took. Seconds; ``in_calls`` is spent in pipeline calls."""
+    """What one way of doing the jobs took. Seconds; ``in_calls`` is spent in pipeline calls.
+
+    ``cpu`` is the whole process's processor time, which what else the machine does hardly moves.
+    """
 
     seconds: float
     in_calls: float
+    cpu: float
     sizes: list[int] = field(default_factory=list)
 
 
@@ -130,7 +134,7 @@ class Workbench:
 
     def bare(self, batches: Sequence[Sequence[int]]) -> Round:
         """Nothing but the pipeline's calls, on these batches of seeds."""
-        in_calls, started = 0.0, time.perf_counter()
+        in_calls, worked, started = 0.0, time.process_time(), time.perf_counter()
         for seeds in batches:
             began = time.perf_counter()
             asked = [self.asked(seed) for seed in seeds]
@@ -146,7 +150,8 @@ class Workbench:
                 )
             in_calls += time.perf_counter() - began
         seconds = time.perf_counter() - started
-        return Round(seconds, in_calls, [len(seeds) for seeds in batches])
+        cpu = time.process_time() - worked
+        return Round(seconds, in_calls, cpu, [len(seeds) for seeds in batches])
 
     async def platform(self, jobs: int, batch: int) -> tuple[Round, list[list[int]]]:
         """The real worker on a backlog of ``jobs``, ``batch`` at once; also return its batches.
@@ -169,30 +174,32 @@ class Workbench:
             drain,
             WorkerMetrics(CollectorRegistry()),
         )
+        worked = time.process_time()
         running = asyncio.create_task(worker.run())
         await queue.emptied.wait()
-        ended, calls = time.perf_counter(), self.engine.calls
+        ended, calls, cpu = time.perf_counter(), self.engine.calls, time.process_time() - worked
         drain.begin("done")
         await running
         await backends.close()
         in_calls = sum(call.ended - call.began for call in calls)
         batches = [call.seeds for call in calls]
-        return Round(ended - calls[0].began, in_calls, [len(one) for one in batches]), batches
+        sizes = [len(one) for one in batches]
+        return Round(ended - calls[0].began, in_calls, cpu, sizes), batches
 
     async def naive(self, jobs: int) -> Round:
         """One job after the other: lease, claim, generate, encode, upload, finish, settle."""
         backends, pool = self._backends(), self.pool(1)
         await self._fill(backends, pool, jobs)
         queue, self.engine.calls = backends.queues[pool.name], []
-        started = time.perf_counter()
+        worked, started = time.process_time(), time.perf_counter()
         for _ in range(jobs):
             (lease,) = await queue.lease(1, 1)
             await self._one_naively(backends, decode(lease.body).job_id)
             await lease.complete()
-        seconds = time.perf_counter() - started
+        seconds, cpu = time.perf_counter() - started, time.process_time() - worked
         await backends.close()
         in_calls = sum(call.ended - call.began for call in self.engine.calls)
-        return Round(seconds, in_calls, [1] * jobs)
+        return Round(seconds, in_calls, cpu, [1] * jobs)
 
     async def _one_naively(self, backends: Backends, job_id: str) -> None:
         now = SystemClock().now

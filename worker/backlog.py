@@ -31,6 +31,14 @@ class Backlog:
         self._looked_at = -look_seconds
 
     @property
+    def least(self) -> int:
+        """How many messages an idle worker asks for: one, or a call's worth if it is the only one.
+
+        A free worker of several takes what it starts at once, and leaves the rest to the others.
+        """
+        return self._capacity if self._replicas == 1 else 1
+
+    @property
     def is_due(self) -> bool:
         """Whether the messages may be counted again."""
         return time.monotonic() - self._looked_at >= self._look_seconds
