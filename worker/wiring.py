@@ -192,14 +192,13 @@ async def _work(
         )
         health.watch_engine(lambda: thread.silent_seconds, mine.stuck_after(pool, catalog))
         device = thread.description.device
-        metrics.worker_info.labels(
-            pool.name, device, shared_settings.load(DeviceSettings).single, __version__
-        ).set(1)
+        gpu = shared_settings.load(DeviceSettings).single
+        metrics.worker_info.labels(pool.name, device, gpu, __version__).set(1)
         if not await warm_up(warm, catalog, thread, drain, mine.warm_steps):
             return queue.exit_status
         worker = build_worker(shared, mine, catalog, pool, backends, thread, drain, metrics)
         health.warm()
-        log.info("ready", pool=pool.name, device=device)
+        log.info("ready", pool=pool.name, device=device, gpu=gpu)
         idling = leave_when_idle(lambda: worker.is_idle, mine.idle_seconds, drain)
         cost = keep_deletion_cost(pod, lambda: not worker.is_idle)
         async with (

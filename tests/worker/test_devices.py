@@ -162,7 +162,8 @@ async def test_each_device_has_a_process_that_sees_it_alone_and_all_leave_togeth
     async with machine.worker(devices="2", metrics_port=port) as supervisor:
         started = await several(supervisor, "worker_started", 2)
         assert "does not answer" in (await asyncio.to_thread(get, f"{url(port)}/readyz"))[1]
-        await several(supervisor, "ready", 2)
+        ready = await several(supervisor, "ready", 2)
+        assert {line["gpu"] for line in ready} == set(SLICES)
         assert await asyncio.to_thread(get, f"{url(port)}/readyz") == (200, "ok\n")
         assert await asyncio.to_thread(get, f"{url(port)}/livez") == (200, "ok\n")
         _, text = await asyncio.to_thread(get, f"{url(port)}/metrics")
