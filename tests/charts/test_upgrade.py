@@ -29,7 +29,9 @@ Values = dict[str, Any]
 NEXT: Values = {
     "image": {"api": {"digest": DIGEST}, "worker": {"digest": DIGEST}},
     "api": {"resources": {"requests": {"cpu": "750m", "memory": "768Mi"}}},
-    "workers": {"resources": {"requests": {"cpu": "3", "memory": "20Gi"}}},
+    "workers": {
+        "resources": {"requests": {"cpu": "3", "memory": "20Gi"}, "limits": {"memory": "30Gi"}}
+    },
 }
 
 

@@ -2,7 +2,7 @@
 Numbers of a pool's autoscaling that follow from how long its jobs and its models' loading take, as
 JSON. A pool's own `keda` values, where given, are taken instead.
   scaleDownSeconds   a replica that was needed a moment ago is kept for the longest job and two loads
-  scaleDownPeriod    one replica at a time leaves, no faster than a job or a load takes
+  scaleDownPeriod    one replica or a quarter of them leaves in the time of a job or a load
   scaleUpPeriod      the fleet at most doubles before those that came last have loaded their models
   cooldownSeconds    the last replica stays for two loads
 Takes (list root pool).
