@@ -170,7 +170,7 @@ RESTARTS: dict[str, tuple[Values, set[str]]] = {
 LEAVES_WORKERS_ALONE: dict[str, Values] = {
     "nothing but the chart's version": {},
     "another API image": {"image": {"api": {"digest": DIGEST}}},
-    "resources of the API": {"api": {"resources": {"requests": {"cpu": "2", "memory": "2Gi"}}}},
+    "resources of the API": {"api": {"resources": {"requests": {"cpu": "2", "memory": "512Mi"}}}},
     "bounds of the replicas": catalog_with("minimal", pool={"replicas": {"min": 1, "max": 9}}),
     "pace of the autoscaler": {"workers": {"keda": {"cooldownSeconds": 900}}},
     "the autoscaler's polling": {"workers": {"keda": {"pollingSeconds": 20}}},
