@@ -71,6 +71,8 @@ def serve(devices: str | None = None) -> int:
     pool = catalog.pool(mine.pool) if mine.pool else catalog.pools[0]
     mine.grace_for(pool)  # refused before minutes of loading
     warm = models_to_warm(mine.warm_models, catalog, pool)  # likewise
+    if shared_settings.load(PodSettings).job_name:
+        warm = ()  # the one job of this pod says which model it needs
     if mine.devices and (gpus := chosen(mine.devices, shared_settings.load(DeviceSettings))):
         return _supervise(gpus, mine)
     return asyncio.run(_serve(shared, mine, catalog, pool, warm))

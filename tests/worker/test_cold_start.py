@@ -205,3 +205,13 @@ def test_the_default_of_a_pool_without_the_default_model_is_its_first(
 def test_a_model_that_the_pool_does_not_serve_is_refused(catalog: tuple[Catalog, Pool]) -> None:
     with pytest.raises(SettingsError, match=r"WARM_MODELS: pool both serves no c; it has: a, b"):
         models_to_warm("a,c", *catalog)
+
+
+async def test_the_pod_of_a_kubernetes_job_loads_nothing_ahead(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    async with machine.worker(job_name="some-job") as worker:
+        await worker.logged("ready")
+    assert "model_warm" not in {line["event"] for line in worker.events}
+    async with machine.worker() as worker:
+        await worker.logged("ready")
+    assert "model_warm" in {line["event"] for line in worker.events}
