@@ -59,10 +59,11 @@ lint: setup  ## Style, types, import contracts, docs against code; writes nothin
 	$(PY) -m api.openapi --check
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/packaging/test_docs.py
 
-fix: setup  ## Repair style, and the generated tables in docs/
+fix: setup  ## Repair style, the generated tables in docs/, and k8s/rendered
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 	$(PY) .ci/reference.py --write
+	.ci/rendered --write
 
 openapi: setup  ## Write openapi.json from the API's code
 	$(PY) -m api.openapi --write
