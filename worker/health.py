@@ -20,8 +20,8 @@ from darkroom.errors import SettingsError
 
 BEAT_SECONDS = 1.0
 LOOP_SILENT_SECONDS = 60.0
-"""The event loop answers later than this only if it hangs; loading torch's libraries from a cold
-disk, which holds the interpreter's lock, has been seen to take a quarter of it."""
+"""The event loop turns later than this only if it hangs: what holds the interpreter's lock for long
+is the loading of torch's libraries, and that takes seconds, not minutes, even from a cold disk."""
 
 REQUEST_SECONDS = 10.0
 POLL_SECONDS = 0.1  # how late the server may see that it is to stop
