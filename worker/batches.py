@@ -115,11 +115,13 @@ class Seat:
 class Batch:
     """Some jobs that were chosen to run together. For the event loop, but for ``in_call``.
 
-    ``assembled`` is set when every seat is taken or left, ``over`` when all are closed. ``in_call``
-    are the seats of the pipeline call that runs now; the engine's thread sets it.
+    ``alone``: it has one job, and this worker claims no other while that runs. ``assembled`` is set
+    when every seat is taken or left, ``over`` when all are closed. ``in_call`` are the seats of the
+    pipeline call that runs now; the engine's thread sets it.
     """
 
-    def __init__(self, stops: Sequence[StopSignal]) -> None:
+    def __init__(self, stops: Sequence[StopSignal], alone: bool = False) -> None:
+        self.alone = alone
         self.meter = Meter()
         self.assembled = asyncio.Event()
         self.over = asyncio.Event()

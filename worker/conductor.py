@@ -82,6 +82,7 @@ class Conductor:
         self._assembling: Batch | None = None
         self._started: list[Started] = []
         self._finishing = 0
+        self._wants_quiet = False
         self._surplus: frozenset[str] = frozenset()
         self._left = asyncio.Event()
 
@@ -96,6 +97,10 @@ class Conductor:
     def seconds_to_choice(self) -> float:
         """When the next batch is to be chosen, from now: 0 at once, infinity for not yet known."""
         if self._assembling or len(self._started) > 1 or self._finishing >= MOST_FINISHING:
+            return math.inf
+        if self._started and self._started[0].batch.alone:
+            return math.inf
+        if self._wants_quiet and (self._started or self._finishing):
             return math.inf
         if not self._started:
             return 0.0
@@ -150,8 +155,12 @@ class Conductor:
             await self._hand_on(decision.give_back)
             return
         run = self._within_grace(window, decision.run)
+        alone = next(one.solo for one in window if one.job_id == run[0])
+        self._wants_quiet = alone and bool(self._started or self._finishing)
+        if self._wants_quiet:
+            return
         load_estimate, estimate = self._start(window, run)
-        batch = Batch([self._window.stop_of(job_id) for job_id in run])
+        batch = Batch([self._window.stop_of(job_id) for job_id in run], alone)
         self._assembling = batch
         for job_id, seat in zip(run, batch.seats, strict=True):
             self._window.call(job_id, seat)

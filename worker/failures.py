@@ -51,7 +51,7 @@ class AlreadyClaimed(Exception):
 
 
 class MustRunAlone(Exception):
-    """The job's last attempt was not heard of again, and others would share this one."""
+    """The job's last attempt was not heard of again: this one must put no other job at risk."""
 
 
 @dataclass(frozen=True)

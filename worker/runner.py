@@ -56,7 +56,7 @@ class Runner:
             return await self._run(delivery, message.job_id, seat)
 
     async def _run(self, delivery: Delivery, job_id: str, seat: Seat) -> Disposition:
-        place, is_alone = self._place, len(seat.batch.seats) == 1
+        place, is_alone = self._place, seat.batch.alone
         try:
             delivery.stop.check()
             claim = await take(

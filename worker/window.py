@@ -17,14 +17,15 @@ from worker.stopping import StopSignal
 class Held:
     """One leased message that waits for its turn.
 
-    ``solo``: the job is to run alone, because an earlier worker did not live to say what came of
-    it. ``overtaken_seconds``: see `worker.scheduler`.
+    ``solo``: the job is to run alone, because the worker of its last attempt did not live to say
+    what came of it. (The record tells that, so it is known once a claim was tried.)
+    ``overtaken_seconds``: see `worker.scheduler`.
     """
 
     def __init__(self, delivery: Delivery, message: JobMessage) -> None:
         self.delivery = delivery
         self.message = message
-        self.solo = delivery.lease.delivery_count > 1
+        self.solo = False
         self.overtaken_seconds = 0.0
         self.seat: Seat | None = None
         self._turn: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()

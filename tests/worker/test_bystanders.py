@@ -10,25 +10,43 @@ from darkroom.queues.sqlite import SqliteJobQueue
 from tests.worker.batching import OpeningEngine, all_ended, holds, is_waiting, pool_of
 from tests.worker.killing_worker import POISON
 from tests.worker.processes import Machine
-from tests.worker.site import MAX_DELIVERIES, Site, eventually, write_catalog
+from tests.worker.site import MAX_DELIVERIES, POOL, CountingEngine, Site, eventually, write_catalog
 from worker.engines.fake import FakeEngine
 
 
-async def test_a_message_that_comes_back_from_a_dead_worker_runs_alone(site: Site) -> None:
-    batching = pool_of(site, concurrency=8)
-    engine = OpeningEngine()
+async def test_jobs_whose_worker_died_while_it_ran_them_run_alone(site: Site) -> None:
+    batching, engine = pool_of(site, concurrency=8), OpeningEngine()
+    long_ago = batching.clock.now() - timedelta(hours=1)
     ids = [await batching.submit(seed=seed) for seed in range(4)]
     for lease in await batching.queue.lease(100, 1):
+        job_id = lease.message_id
+        await batching.write(job_id, lambda job: claim(job, long_ago, claim_seconds=1))
         await lease.abandon()  # counted, as when its holder died
     async with batching.worker(engine):
         engine.open()
         jobs = await all_ended(batching, ids)
     assert set(engine.sizes) == {1}
+    assert {(job.status, job.attempts) for job in jobs} == {(JobState.SUCCEEDED, 2)}
+
+
+async def test_jobs_that_a_dead_worker_only_held_still_share_a_call(site: Site) -> None:
+    batching, engine = pool_of(site, concurrency=8), OpeningEngine()
+    ids = [await batching.submit(seed=seed) for seed in range(4)]
+    for lease in await batching.queue.lease(100, 1):
+        await lease.abandon()
+    async with batching.worker(engine):
+        await is_waiting(engine)
+        mates = batching.metrics.registry.get_sample_value(
+            "darkroom_jobs_in_flight", {"pool": POOL}
+        )
+        engine.open()
+        jobs = await all_ended(batching, ids)
+    assert mates == 4
     assert {job.attempts for job in jobs} == {1}
 
 
-async def test_so_does_one_whose_record_says_that_its_worker_died(memory_site: Site) -> None:
-    """Its message may be a fresh copy, which knows of nothing."""
+async def test_it_is_the_record_that_tells_not_the_message(memory_site: Site) -> None:
+    """Which may be a fresh copy, and knows of nothing."""
     site, engine = pool_of(memory_site, concurrency=8), OpeningEngine()
     long_ago = site.clock.now() - timedelta(hours=1)
     async with site.worker(engine):
@@ -43,6 +61,28 @@ async def test_so_does_one_whose_record_says_that_its_worker_died(memory_site: S
         jobs = await all_ended(site, [died.id, *ids])
     assert engine.sizes == [3, 1]
     assert [job.attempts for job in jobs] == [2, 1, 1, 1]
+
+
+async def test_nothing_else_is_claimed_while_such_a_job_runs(memory_site: Site) -> None:
+    """Or what kills its worker would cost the next job an attempt each time."""
+    engine = CountingEngine(step_seconds=0.02)
+    long_ago = memory_site.clock.now() - timedelta(hours=1)
+    died = await memory_site.create(num_inference_steps=40)
+    await memory_site.write(died.id, lambda job: claim(job, long_ago, claim_seconds=1))
+    await memory_site.send(died)
+    waiting = await memory_site.submit(seed=8)
+    claimed_at: list[int] = []
+
+    async def over() -> bool:
+        job = await memory_site.jobs.get(waiting)
+        if job.attempts:
+            claimed_at.append(engine.steps)
+        return job.status.is_terminal
+
+    async with memory_site.worker(engine):
+        await eventually(over, every=0.001)
+        assert (await memory_site.ended(died.id)).attempts == 2
+    assert claimed_at[0] <= 4 or claimed_at[0] >= 40, "not while the other runs"
 
 
 async def test_a_job_that_was_never_run_does_not_fail_for_want_of_deliveries(site: Site) -> None:
