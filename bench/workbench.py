@@ -222,30 +222,41 @@ class Workbench:
         self._rounds += 1
         folder = self._folder / str(self._rounds)
         folder.mkdir()
-        name = self.catalog.pools[0].name
-        queue = CountingQueue(
-            Database(folder / "queue.db", sqlite_queues.SCHEMA, QueueUnavailable),
-            name,
-            lease_seconds=60,
-            max_delivery_count=6,
-        )
-        jobs = sqlite_jobs.SqliteJobStore(
-            Database(folder / "jobs.db", sqlite_jobs.SCHEMA, StoreUnavailable)
-        )
-        return Backends({name: queue}, jobs, FilesystemImageStore(folder / "images"))
+        return open_in(folder, self.catalog.pools[0].name)
 
     async def _fill(self, backends: Backends, pool: Pool, jobs: int) -> None:
         """Put a backlog in the queue."""
-        for seed in range(jobs):
-            now, asked = SystemClock().now(), self.asked(seed)
-            job = Job(
-                id=new_job_id("bench", "bench"),
-                tenant="bench",
-                pool=pool.name,
-                generation=asked,
-                estimated_gpu_seconds=self.model.gpu_seconds(asked),
-                created_at=now,
-                updated_at=now,
-            )
-            await backends.jobs.create(job)
-            await backends.queues[pool.name].send(message_for(job))
+        await fill(backends, pool, self.catalog, [self.asked(seed) for seed in range(jobs)])
+
+
+def open_in(folder: Path, pool: str) -> Backends:
+    """Open SQLite and files in ``folder``, with a queue that counts what is completed."""
+    queue = CountingQueue(
+        Database(folder / "queue.db", sqlite_queues.SCHEMA, QueueUnavailable),
+        pool,
+        lease_seconds=60,
+        max_delivery_count=6,
+    )
+    jobs = sqlite_jobs.SqliteJobStore(
+        Database(folder / "jobs.db", sqlite_jobs.SCHEMA, StoreUnavailable)
+    )
+    return Backends({pool: queue}, jobs, FilesystemImageStore(folder / "images"))
+
+
+async def fill(
+    backends: Backends, pool: Pool, catalog: Catalog, jobs: Sequence[Generation]
+) -> None:
+    """Admit and enqueue ``jobs``."""
+    for asked in jobs:
+        now = SystemClock().now()
+        job = Job(
+            id=new_job_id("bench", "bench"),
+            tenant="bench",
+            pool=pool.name,
+            generation=asked,
+            estimated_gpu_seconds=catalog.model(asked.model).gpu_seconds(asked),
+            created_at=now,
+            updated_at=now,
+        )
+        await backends.jobs.create(job)
+        await backends.queues[pool.name].send(message_for(job))
