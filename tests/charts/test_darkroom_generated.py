@@ -6,9 +6,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.charts.generated import names, values
-from tests.charts.helm import of_kind, pods, render
+from tests.charts.helm import Object, containers, of_kind, pods, render
 from tests.charts.restricted import violations
-from tests.charts.validation import problems
+from tests.charts.validation import amount, problems
 
 BOUNDED = settings(
     max_examples=20,
@@ -39,17 +39,19 @@ def test_random_values_make_objects_that_a_cluster_takes(
     check_quotas(objects)
 
 
-def check_quotas(objects: list[dict[str, Any]]) -> None:
-    """Kueue admits no Job that asks for a resource which its ClusterQueue does not cover."""
-    asked = {
-        each["metadata"]["labels"]["app.kubernetes.io/component"]: set(
-            each["template"]["spec"]["containers"][0]["resources"]["requests"]
-        )
-        for each in of_kind(objects, "PodTemplate")
-    }
+def check_quotas(objects: list[Object]) -> None:
+    """Kueue admits a Job only where each resource that its pod asks for is covered, and fits."""
+    asked: dict[str, dict[str, float]] = {}
+    for owner, pod in pods(of_kind(objects, "PodTemplate")):
+        need = asked.setdefault(owner["metadata"]["labels"]["app.kubernetes.io/component"], {})
+        for container in containers(pod):
+            for name, quantity in container["resources"]["requests"].items():
+                need[name] = max(need.get(name, 0.0), amount(quantity))
     for each in of_kind(objects, "ClusterQueue"):
-        component = each["metadata"]["labels"]["app.kubernetes.io/component"]
-        for group in each["spec"]["resourceGroups"]:
-            assert set(group["coveredResources"]) == asked[component]
-            for flavor in group["flavors"]:
-                assert [one["name"] for one in flavor["resources"]] == group["coveredResources"]
+        need = asked[each["metadata"]["labels"]["app.kubernetes.io/component"]]
+        (group,) = each["spec"]["resourceGroups"]
+        (flavor,) = group["flavors"]
+        quota = {one["name"]: amount(one["nominalQuota"]) for one in flavor["resources"]}
+        assert list(quota) == group["coveredResources"]
+        assert set(quota) == set(need)
+        assert all(quota[name] >= need[name] for name in need)

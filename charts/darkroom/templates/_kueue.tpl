@@ -5,9 +5,19 @@
 {{- printf "%d%s" (mul ($number | int64) (index . 1 | int64)) (trimPrefix $number $text) -}}
 {{- end -}}
 
-{{/* What one pod of a pool asks for, GPU included, as JSON. */}}
+{{/*
+What one pod of a pool asks for, GPU included, as JSON: of each resource what its worker or the
+container before it asks for, whichever is more.
+*/}}
 {{- define "darkroom.podRequests" -}}
 {{- $requests := deepCopy .resources.requests -}}
+{{- if and (has .modelCache.type (list "emptyDir" "ephemeral")) .modelCache.pull.enabled -}}
+{{- range $name, $asked := .modelCache.pull.resources.requests -}}
+{{- if gt (include "darkroom.amount" $asked | int64) (include "darkroom.amount" (get $requests $name | default "0") | int64) -}}
+{{- $_ := set $requests $name $asked -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if .gpuCount -}}
 {{- $_ := set $requests .gpuResource (.gpuCount | int | toString) -}}
 {{- end -}}
@@ -15,20 +25,14 @@
 {{- end -}}
 
 {{/*
-The flavours of a pool, best first, as a JSON list of {name, labels}. A spot pool that may fall back
-has two.
+The nodes of a pool's flavour, as JSON. One flavour: Kueue takes a second one when the quota of the
+first is used up, not when its nodes cannot be had, so that a job would wait for ever for a spot node
+that does not come. Spot first is the pods' own preference. Takes pool.
 */}}
-{{- define "darkroom.flavors" -}}
-{{- $root := index . 0 -}}
-{{- $pool := index . 1 -}}
-{{- $labels := $pool.nodeSelector | default dict -}}
-{{- $spot := mergeOverwrite (deepCopy $labels) (dict "kubernetes.azure.com/scalesetpriority" "spot") -}}
-{{- $flavors := list -}}
-{{- if $pool.spot -}}
-{{- $flavors = append $flavors (dict "name" (include "darkroom.clusterNamed" (list $root (printf "%s-spot" $pool.name))) "labels" $spot) -}}
+{{- define "darkroom.flavorLabels" -}}
+{{- $labels := deepCopy (.nodeSelector | default dict) -}}
+{{- if and .spot (not .onDemandFallback) -}}
+{{- $_ := set $labels "kubernetes.azure.com/scalesetpriority" "spot" -}}
 {{- end -}}
-{{- if or (not $pool.spot) $pool.onDemandFallback -}}
-{{- $flavors = append $flavors (dict "name" (include "darkroom.clusterNamed" (list $root $pool.name)) "labels" $labels) -}}
-{{- end -}}
-{{- $flavors | toJson -}}
+{{- $labels | toJson -}}
 {{- end -}}
