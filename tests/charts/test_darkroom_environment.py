@@ -121,7 +121,9 @@ def check_worker(pod: Object, container: Object, told: Any, catalog: Catalog) ->
     assert cluster.pod_name
     assert cluster.pod_namespace
     shared = told(DarkroomSettings, container)
-    assert bool(cluster.job_name) == shared.queue_url.startswith("kubernetes://")
+    has_one_job = shared.queue_url.startswith("kubernetes://")
+    assert bool(cluster.job_name) == has_one_job
+    assert bool(mine.warm_models) != has_one_job, "it would load a model for nothing"
 
 
 @scenario

@@ -130,7 +130,8 @@
 {{ include "darkroom.variable" (list "DARKROOM_WORKER_POOL" $pool.name) }}
 {{ include "darkroom.variable" (list "DARKROOM_WORKER_ENGINE" $pool.engine) }}
 {{ include "darkroom.variable" (list "DARKROOM_WORKER_DEVICE" $pool.device) }}
-{{ include "darkroom.variable" (list "DARKROOM_WORKER_WARM_MODELS" $pool.warmModels) }}
+{{- /* A pod of one job loads the model of that job; another would be loaded for nothing. */}}
+{{ include "darkroom.variable" (list "DARKROOM_WORKER_WARM_MODELS" (ternary "" $pool.warmModels (eq .mode "job"))) }}
 {{ include "darkroom.variable" (list "DARKROOM_WORKER_GRACE_SECONDS" (include "darkroom.number" $pool.graceSeconds)) }}
 {{ include "darkroom.variable" (list "DARKROOM_WORKER_POLL_SECONDS" (include "darkroom.number" $pool.pollSeconds)) }}
 {{ include "darkroom.variable" (list "DARKROOM_WORKER_DELETION_COST" (and (eq .mode "deployment") $root.Values.workers.deletionCost | toString)) }}
