@@ -12,7 +12,20 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 CHARTS = ROOT / "charts"
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads YAML without merge keys, and takes no key that stands twice: nor does an API server."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return one map. Raises `ValueError`."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = {str(key) for key in keys if keys.count(key) > 1}
+        if twice:
+            raise ValueError(f"{', '.join(twice)} twice, {node.start_mark}")
+        made: dict[Any, Any] = super().construct_mapping(node, deep)
+        return made
+
 
 Object = dict[str, Any]
 
@@ -48,7 +61,7 @@ def scenarios(chart: str) -> dict[str, Path]:
 
 def read(path: Path) -> Object:
     """Return a YAML file's one document."""
-    loaded: Object = yaml.load(path.read_text(), Loader=LOADER)
+    loaded: Object = yaml.load(path.read_text(), Loader=Loader)
     return loaded
 
 
@@ -72,7 +85,7 @@ def text(
 
 @cache
 def _parsed(rendered: str) -> str:
-    return json.dumps(list(yaml.load_all(rendered, Loader=LOADER)))
+    return json.dumps(list(yaml.load_all(rendered, Loader=Loader)))
 
 
 def render(

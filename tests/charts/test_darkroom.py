@@ -5,14 +5,15 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 
 from darkroom.catalog import load_catalog
 from tests.charts.helm import (
     CHARTS,
+    Loader,
     Object,
     Refused,
     containers,
-    helm,
     named,
     of_kind,
     pods,
@@ -299,5 +300,6 @@ def test_a_change_of_one_pool_replaces_no_worker_of_another() -> None:
     assert same == {"api": False, "worker-short": False, "worker-long": True}
 
 
-def test_the_chart_uses_a_helm_that_exists() -> None:
-    assert helm()
+def test_a_key_that_stands_twice_is_noticed() -> None:
+    with pytest.raises(ValueError, match="b twice"):
+        yaml.load("a: {b: 1, b: 2}", Loader=Loader)

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from tests.charts.helm import (
-    LOADER,
     ROOT,
+    Loader,
     Object,
     containers,
     named,
@@ -27,7 +27,7 @@ ENVIRONMENTS = sorted(path.name for path in (K8S / "environments").iterdir())
 
 
 def load(path: Path) -> list[Object]:
-    return [each for each in yaml.load_all(path.read_text(), Loader=LOADER) if each]
+    return [each for each in yaml.load_all(path.read_text(), Loader=Loader) if each]
 
 
 def prerequisites() -> list[Object]:

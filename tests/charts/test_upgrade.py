@@ -52,7 +52,7 @@ def rendered(chart: Path, scenario: str, values: Values, folder: Path) -> list[O
     over.write_text(json.dumps(values))
     words = ["-n", "darkroom", "-f", helm.scenarios("darkroom")[scenario], "-f", over]
     text = helm.run("template", "darkroom", chart, *words)
-    return [one for one in yaml.load_all(text, Loader=helm.LOADER) if one]
+    return [one for one in yaml.load_all(text, Loader=helm.Loader) if one]
 
 
 @cache
