@@ -274,6 +274,11 @@ def test_the_notes_tell_the_next_command(name: str) -> None:
         assert "max-graceful-termination-sec" in text
 
 
+def test_a_shared_volume_outlives_the_release() -> None:
+    (claim,) = of_kind(render("darkroom", scenario="test-cluster"), "PersistentVolumeClaim")
+    assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
 def component(objects: list[Object], name: str) -> Object:
     (found,) = (
         each
