@@ -48,7 +48,7 @@ from worker.settings import (
     restrain_libraries,
 )
 from worker.supervisor import Supervisor
-from worker.warming import models_to_warm, warm_up
+from worker.warming import models_to_warm, uncollected, warm_up
 from worker.watch import WatchPace
 from worker.workplace import Workplace
 
@@ -188,15 +188,15 @@ async def _work(
     queue = backends.queues[pool.name]
     thread: EngineThread | None = None
     try:
-        _, engine = await asyncio.gather(_greet(backends, shared.region), opening)
-        thread = EngineThread(
-            engine, ModelCache(engine, mine.device_bytes, mine.host_bytes, metrics)
-        )
-        health.watch_engine(lambda: thread.silent_seconds, mine.stuck_after(pool, catalog))
-        device = thread.description.device
-        gpu = shared_settings.load(DeviceSettings).single
+        with uncollected():
+            _, engine = await asyncio.gather(_greet(backends, shared.region), opening)
+            cache = ModelCache(engine, mine.device_bytes, mine.host_bytes, metrics)
+            thread = EngineThread(engine, cache)
+            health.watch_engine(lambda: thread.silent_seconds, mine.stuck_after(pool, catalog))
+            is_warm = await warm_up(warm, catalog, thread, drain, mine.warm_steps)
+        device, gpu = thread.description.device, shared_settings.load(DeviceSettings).single
         metrics.worker_info.labels(pool.name, device, gpu, __version__).set(1)
-        if not await warm_up(warm, catalog, thread, drain, mine.warm_steps):
+        if not is_warm:
             return queue.exit_status
         worker = build_worker(shared, mine, catalog, pool, backends, thread, drain, metrics)
         health.warm()
