@@ -1,8 +1,9 @@
 """Leases messages: never more than this worker's share of the backlog, and never for an idle wait.
 
-With nothing to do it waits for one message. While a batch runs it fills the window up to the fair
-share of the backlog; of a short backlog it takes something only when the running batch is about to
-end, so that no message waits here that a free worker could start.
+With nothing to do it waits for one message (or a call's worth, where it is the pool's only worker).
+While a batch runs it fills the window up to the fair share of the backlog; of a short backlog it
+takes something only when the running batch is about to end, so that no message waits here that a
+free worker could start.
 """
 
 import asyncio
