@@ -33,8 +33,8 @@ async def test_a_broker_that_dies_while_a_job_runs_costs_neither_job_nor_worker(
 ) -> None:
     """The job ends while its broker is gone; its message is settled after, and the next leased.
 
-    Guards `Worker._settle` and `Worker._lease` (worker/loop.py), which outlive `QueueUnavailable`
-    (removing either makes this fail; tried).
+    Guards `Worker._settle` (worker/loop.py) and `Intake._take` (worker/intake.py), which outlive
+    `QueueUnavailable` (removing either makes this fail; tried).
     """
     options = Options(
         port=free_port(),
@@ -98,8 +98,8 @@ class SlowImageStore(MemoryImageStore):
 async def test_storage_slower_than_the_lease_costs_no_second_attempt(memory_site: Site) -> None:
     """Another worker stands by for what comes back.
 
-    Guards the renewal of lease and claim until the message is settled: `renewed` in
-    `Worker._handle` (worker/loop.py) (removing it makes this fail; tried).
+    Guards the renewal of lease and claim until the message is settled: `Renewal.run` in
+    `Worker._hold` (worker/loop.py) (removing it makes this fail; tried).
     """
     images = SlowImageStore()
     images.seconds = 2.5
