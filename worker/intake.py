@@ -114,4 +114,4 @@ class Intake:
 
     def _is_over_share(self) -> bool:
         share = self._backlog.fair_share(self._conductor.running)
-        return len(self._window) > max(1, share)
+        return len(self._window) > share
