@@ -87,6 +87,8 @@ class Calls:
             raise
         except Exception as error:  # noqa: BLE001 -- a loader raises anything; the jobs end by it
             return self._fail(todo, error, {seat for seat, _, _ in call})
+        if any(seat.stop.reason is not None for seat, _, _ in call):
+            return todo  # a load takes long: who has left meanwhile is not generated or charged
         try:
             self._generate(call)
         except DeviceLost:

@@ -27,6 +27,7 @@ class JobPreviews:
         self._images = images
         self._left = deque((number + 1) / (wanted + 1) for number in range(wanted))
         self._storing: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     def due(self, share: float) -> bool:
         """Whether to show the picture now that ``share`` of its steps is done, of 1."""
@@ -37,12 +38,16 @@ class JobPreviews:
         return is_due
 
     def show(self, picture: Image, share: float) -> None:
-        """Store ``picture``, unless the last one is still being stored. On the event loop."""
-        if self._storing is None or self._storing.done():
+        """Store ``picture``, unless the last one is still being stored. On the event loop.
+
+        Nothing once closed: a job may leave its call, and be erased, while that goes on for others.
+        """
+        if not self._is_closed and (self._storing is None or self._storing.done()):
             self._storing = asyncio.create_task(self._store(picture, share))
 
     async def close(self) -> None:
         """Give up what is still being stored: the job's own pictures come now, or nothing does."""
+        self._is_closed = True
         if self._storing is not None:
             self._storing.cancel()
             await asyncio.wait([self._storing])
