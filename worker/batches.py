@@ -89,6 +89,10 @@ class Seat:
             stopping.cancel()
             self._result.add_done_callback(lambda done: done.cancelled() or done.exception())
 
+    def leave(self) -> None:
+        """Keep the batch waiting no longer; harmless for a seat that was taken."""
+        self._arrive()
+
     def close(self) -> None:
         """Leave for good; harmless when done twice."""
         self._arrive()

@@ -182,6 +182,8 @@ class Worker:
             return await self._failures.unclaimed(held.delivery, job_id, error)
         finally:
             self._window.let_go(held)  # before it is settled: it may come back at once
+            if held.seat is not None:
+                held.seat.leave()  # likewise: its mates need not wait for that
 
     async def _put_off(self, delivery: Delivery) -> None:
         """Give back the second copy of a message whose job is in this worker's hands already."""
@@ -193,13 +195,17 @@ class Worker:
         stop.set(LEAVING)
 
     async def _settle(self, lease: Lease, disposition: Disposition) -> None:
-        """Settle, trying again while the lease lasts; the redelivery of a done job is harmless."""
+        """Settle, trying again while the lease lasts; the redelivery of a done job is harmless.
+
+        The lease as it is now: a queue that renews but takes nothing would be tried for ever.
+        """
+        ends = lease.expires_at
         while True:
             try:
                 settled = await settle(lease, disposition)
                 break
             except QueueUnavailable:
-                if self._clock.now() >= lease.expires_at:
+                if self._clock.now() >= ends:
                     settled = Gone()
                     break
                 await asyncio.sleep(min(1.0, self._pace.renew_seconds / 4))
