@@ -13,10 +13,12 @@ from darkroom.errors import (
     StaleAttempt,
     StoreUnavailable,
 )
+from darkroom.jobs import Phase
 from darkroom.log import get_logger
 from darkroom.queues.base import Lease
 from worker.claims import Claim
 from worker.stopping import StopSignal
+from worker.watch import refuse_if_over
 
 RETRIES_PER_RENEWAL = 8  # a renewal that failed is tried again this often before the next is due
 
@@ -28,7 +30,8 @@ class Renewal:
 
     Once ``claim`` is set, the record's claim is extended with the lease. A lost lease, or renewals
     that fail until the lease has expired, set ``stop`` to `LeaseLost`; a claim that was overtaken
-    sets it to `StaleAttempt`.
+    sets it to `StaleAttempt`. A cancel or a deadline is seen here too: a job that waits for a load,
+    for a store or for the batch before has no denoising steps at which `worker.watch` would look.
     """
 
     def __init__(self, lease: Lease, stop: StopSignal, clock: Clock, renew_seconds: float) -> None:
@@ -61,7 +64,9 @@ class Renewal:
         if self.claim is None:
             return
         try:
-            await self.claim.report(step=self.claim.job.step)
+            job = await self.claim.report(step=self.claim.job.step)
+            if job.phase is not Phase.STORING:  # by then it comes too late
+                refuse_if_over(self.claim, self._stop, self._clock.now())
         except (StaleAttempt, JobNotFound) as error:
             self._stop.set(error)
         except StoreUnavailable:
