@@ -14,6 +14,7 @@ from darkroom.clock import Clock
 from darkroom.errors import (
     DarkroomError,
     DeadlineExceeded,
+    DeviceLost,
     GenerationFailed,
     IllegalTransition,
     JobNotFound,
@@ -25,7 +26,17 @@ from darkroom.errors import (
     UnsupportedMessage,
     VersionConflict,
 )
-from darkroom.jobs import Job, JobError, JobState, cancel, check_attempt, fail, is_claimed, release
+from darkroom.jobs import (
+    Job,
+    JobError,
+    JobState,
+    cancel,
+    check_attempt,
+    fail,
+    is_claimed,
+    release,
+    report,
+)
 from darkroom.jobstores.base import JobStore
 from darkroom.log import get_logger
 from darkroom.metrics import WorkerMetrics
@@ -103,11 +114,20 @@ class Failures:
             return self._later(delivery, meaning)
         return await self._end_unclaimed(delivery, job_id, meaning)
 
-    async def claimed(self, delivery: Delivery, claim: Claim, error: Exception) -> Disposition:
-        """Decide on a claimed job that ``error`` stopped; end or release its record."""
+    async def claimed(
+        self, delivery: Delivery, claim: Claim, error: Exception, had_mates: bool = False
+    ) -> Disposition:
+        """Decide on a claimed job that ``error`` stopped; end or release its record.
+
+        With mates (``had_mates``), nobody knows which of them cost the worker its device. So their
+        records are left as those of a worker that died: each runs alone next time.
+        """
         meaning = _meaning(delivery, error)
         log.info("job_stopped", code=_code(meaning), **_origin(error), **claim.job.log_context())
         try:
+            if isinstance(meaning, DeviceLost) and had_mates:
+                later = self._later(delivery, meaning)
+                return await self._return(delivery, claim, later, as_if_dead=True)
             return await self._claimed(delivery, claim, meaning)
         except (StaleAttempt, IllegalTransition):
             return await self._overtaken(claim)
@@ -134,9 +154,12 @@ class Failures:
                 then = Complete()
         return await self._write(delivery, claim, error, then)
 
-    async def _return(self, delivery: Delivery, claim: Claim, then: Abandon) -> Disposition:
+    async def _return(
+        self, delivery: Delivery, claim: Claim, then: Abandon, as_if_dead: bool = False
+    ) -> Disposition:
         """Release the claimed record, then give the message back so."""
-        job = await delivery.insist(lambda: claim.change(self._give_back(claim)))
+        give_back = self._give_back(claim, as_if_dead)
+        job = await delivery.insist(lambda: claim.change(give_back))
         if not job.status.is_terminal:
             return then
         self._count_end(job)
@@ -154,13 +177,21 @@ class Failures:
         self._count_end(await delivery.insist(lambda: claim.change(last)))
         return then
 
-    def _give_back(self, claim: Claim) -> Callable[[Job], Job]:
-        """Release the record, unless a cancel was asked for meanwhile."""
+    def _give_back(self, claim: Claim, as_if_dead: bool = False) -> Callable[[Job], Job]:
+        """Release the record, unless a cancel was asked for meanwhile.
+
+        ``as_if_dead``: only let the claim run out, as that of a worker that died.
+        """
 
         def give_back(job: Job) -> Job:
             check_attempt(job, claim.attempt)
             job, now = self._charged(job, claim), self.clock.now()
-            return cancel(job, now) if job.cancel_requested else release(job, claim.attempt, now)
+            if job.cancel_requested:
+                return cancel(job, now)
+            if as_if_dead:
+                phase, step = job.phase, job.step
+                return report(job, claim.attempt, now, phase=phase, step=step, claim_seconds=0)
+            return release(job, claim.attempt, now)
 
         return give_back
 

@@ -77,7 +77,8 @@ class Runner:
             pictures = await self._generate(delivery, claim, model, seat)
             await self._finishing.finish(delivery, claim, pictures, model)
         except Exception as error:  # noqa: BLE001 -- a pipeline raises anything; the job ends by it
-            return await self._failures.claimed(delivery, claim, error)
+            had_mates = len(seat.batch.seats) > 1
+            return await self._failures.claimed(delivery, claim, error, had_mates)
         return Complete()
 
     async def _generate(
