@@ -5,7 +5,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from darkroom.catalog import load_catalog
-from darkroom.jobs import JobState, claim
+from darkroom.errors import StoreUnavailable
+from darkroom.jobs import Job, JobState, claim
+from darkroom.jobstores.memory import MemoryJobStore
 from darkroom.queues.sqlite import SqliteJobQueue
 from tests.worker.batching import OpeningEngine, all_ended, holds, is_waiting, pool_of
 from tests.worker.killing_worker import POISON
@@ -91,6 +93,30 @@ async def test_a_job_that_was_never_run_does_not_fail_for_want_of_deliveries(sit
         (lease,) = await site.queue.lease(1, 0)
         await lease.abandon()  # each of its holders died, of another job
     async with site.worker(FakeEngine()):
+        job = await site.ended(job_id)
+        await site.settled()
+    assert (job.status, job.attempts) == (JobState.SUCCEEDED, 1)
+
+
+class UnclaimableJobStore(MemoryJobStore):
+    """Job records whose next ``outages`` claims do not get through."""
+
+    outages = 2
+
+    async def compare_and_set(self, job: Job, expected_version: str) -> Job:
+        if self.outages and job.status is JobState.RUNNING:
+            self.outages -= 1
+            raise StoreUnavailable("down")
+        return await super().compare_and_set(job, expected_version)
+
+
+async def test_a_job_that_could_not_be_claimed_does_not_fail_either(memory_site: Site) -> None:
+    site = memory_site.changed(jobs=UnclaimableJobStore())
+    job_id = await site.submit()
+    for _ in range(MAX_DELIVERIES):
+        (lease,) = await site.queue.lease(1, 0)
+        await lease.abandon()
+    async with site.worker():
         job = await site.ended(job_id)
         await site.settled()
     assert (job.status, job.attempts) == (JobState.SUCCEEDED, 1)
