@@ -47,7 +47,7 @@ def test_a_picture_is_shown_sent_and_gives_its_shape(seen: Visit, choose: Choose
     expect(page.locator("#width")).to_have_value("")
     page.get_by_label("Strength").press("ArrowLeft")
     expect(page.locator("#strength-value")).to_have_text("0.75")
-    ask(page, "a start", num_inference_steps=1)
+    ask(page, "a start", num_inference_steps=2)
     await_state(page, "Done")
     facts = page.locator("#facts")
     expect(facts).to_contain_text("Started fromA picture of 160 \u00d7 96")

@@ -188,7 +188,7 @@ def test_the_values_of_the_installation_render(tmp_path: Path) -> None:
     rendered = helm.run(
         "template", "darkroom", CHART, "-n", "darkroom", "-f", tmp_path / "values.yaml"
     )
-    objects = [each for each in yaml.load_all(rendered, Loader=helm.LOADER) if each]
+    objects = [each for each in yaml.load_all(rendered, Loader=helm.Loader) if each]
     kinds = {each["kind"] for each in objects}
     assert {"Deployment", "ScaledObject", "NetworkPolicy", "ServiceAccount"} <= kinds
     # What the page says in words and commands is what is rendered.
