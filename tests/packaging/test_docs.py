@@ -1,14 +1,17 @@
-"""The documents name everything that the code offers."""
+"""The documents name everything that the code offers, and hold together."""
 
+import ast
 import importlib.util
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import typer.main
+import yaml
 from prometheus_client import CollectorRegistry
 
 import api.errors
@@ -154,15 +157,68 @@ def test_every_command_and_option_is_documented() -> None:
     assert not missing
 
 
-LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
+LINK = re.compile(r"\]\((?!https?://|mailto:)([^)\s#]*)(?:#([^)\s]+))?\)")
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+PATH = re.compile(r"`((?:[\w.-]+/)+[\w-]+\.(?:py|md|yaml|json|toml|txt|hcl|tf))(?:::\w+)?`")
+
+
+def documents() -> list[Path]:
+    """Return every document that is ours: not what was installed or built."""
+    folders = ("bench", "charts", "docs", "emulators", "k8s", "models")
+    below = [path for folder in folders for path in (ROOT / folder).rglob("*.md")]
+    return sorted([*ROOT.glob("*.md"), *below])
+
+
+def anchors(text: str) -> set[str]:
+    """Return the names that GitHub gives to the headings."""
+    headings = re.findall(r"^#+ (.*)$", FENCED.sub("", text), re.M)
+    bare = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.strip().replace(" ", "-") for heading in bare}
 
 
 def test_every_link_between_documents_leads_somewhere() -> None:
-    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-    broken = [
-        f"{path.relative_to(ROOT)}: {target}"
-        for path in pages
-        for target in LINK.findall(path.read_text())
-        if not (path.parent / target).exists()
-    ]
+    broken = []
+    for path in documents():
+        for target, anchor in LINK.findall(path.read_text()):
+            to = path.parent / target if target else path
+            lost = anchor and to.suffix == ".md" and anchor not in anchors(to.read_text())
+            if not to.exists() or lost:
+                broken.append(f"{path.relative_to(ROOT)}: {target}#{anchor}")
     assert not broken
+
+
+def test_every_file_that_the_prose_names_exists() -> None:
+    assert not {
+        f"{path.relative_to(ROOT)}: {named}"
+        for path in documents()
+        for named in PATH.findall(FENCED.sub("", path.read_text()))
+        if not ((ROOT / named).exists() or (path.parent / named).exists())
+    }
+
+
+def parsed(language: str, body: str) -> None:
+    if language in {"sh", "bash"}:
+        shell = subprocess.run(["bash", "-n"], input=body, text=True, capture_output=True)
+        if shell.returncode:
+            raise ValueError(shell.stderr)
+    elif language == "yaml":
+        list(yaml.safe_load_all(body))
+    elif language == "json":
+        json.loads(body)
+    elif language == "python":
+        compile(body, "example", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_example_parses(path: Path) -> None:
+    for language, body in FENCED.findall(path.read_text()):
+        parsed(language, body)
+
+
+@pytest.mark.parametrize(
+    ("language", "body"),
+    [("sh", "if true; then\n"), ("yaml", "a: [\n"), ("json", "{,}\n"), ("python", "def\n")],
+)
+def test_an_example_that_does_not_parse_is_noticed(language: str, body: str) -> None:
+    with pytest.raises((ValueError, SyntaxError, yaml.YAMLError)):
+        parsed(language, body)
