@@ -37,6 +37,16 @@ async def caller_of(request: Request) -> Caller:
     return caller
 
 
+async def caller_with(role: Role, request: Request) -> Caller:
+    """Return who calls, as `caller_of` does. Raises `Forbidden` that names ``role`` if it lacks it.
+
+    For a route that asks for nothing else of the framework.
+    """
+    caller = await caller_of(request)
+    check_role(caller, role)
+    return caller
+
+
 def check_role(caller: Caller, role: Role) -> None:
     """Raise `Forbidden` that names ``role`` unless the caller has it."""
     if role not in caller.roles:

@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from api.errors import STATUS_BY_CODE
+from api.headers import KEY_PATTERN
 from api.problems import PROBLEM_JSON, ErrorAnswer
 from darkroom.generation import GenerationRequest
 
@@ -35,6 +36,35 @@ SUBMIT_BODY: dict[str, Any] = {
             "multipart/form-data": {"schema": {"$ref": "#/components/schemas/GenerationForm"}},
         },
     }
+}
+IDEMPOTENCY_KEY = (
+    "1 to 255 printable ASCII characters, quoted or bare, good for 24 hours: the same key and body"
+    " return the same job."
+)
+
+
+def _header(name: str, title: str, description: str, **schema: str) -> dict[str, Any]:
+    """Return what the framework says of a header that it reads; for one that a route reads."""
+    either = [_TEXT, {"type": "null"}]
+    said = {"anyOf": either, "description": description, **schema, "title": title}
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "schema": said,
+        "description": description,
+    }
+
+
+SUBMIT_HEADERS: dict[str, Any] = {
+    "parameters": [
+        _header("Idempotency-Key", "Idempotency-Key", IDEMPOTENCY_KEY, pattern=KEY_PATTERN),
+        _header(
+            "prefer",
+            "Prefer",
+            "`wait=n` answers when the job ends, after n (1 to 60) s at most.",
+        ),
+    ]
 }
 JOB_HEADERS: dict[str, Any] = {
     "ETag": {"description": "Version of the record, for If-None-Match.", "schema": _TEXT},

@@ -200,7 +200,7 @@ def _is_safe_issuer(issuer: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether a host name or address always means this machine (RFC 6761, section 6.3)."""
-    if host == "localhost" or host.endswith(".localhost"):
+    if host in ("localhost", "127.0.0.1", "::1") or host.endswith(".localhost"):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

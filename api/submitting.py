@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Header, Request
 
 from api.auth.base import Caller
+from api.documentation import IDEMPOTENCY_KEY
 from api.errors import JobFailed, JobTimedOut, status_of
 from api.headers import KEY_PATTERN, idempotency_key
 from api.state import ApiState
@@ -19,8 +20,7 @@ IdempotencyHeader = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        description="1 to 255 printable ASCII characters, quoted or bare, good for 24 hours:"
-        " the same key and body return the same job.",
+        description=IDEMPOTENCY_KEY,
         json_schema_extra={"pattern": KEY_PATTERN},
     ),
 ]

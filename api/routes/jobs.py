@@ -6,6 +6,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import AwareDatetime
 
 from api.answers import job_answer, job_headers, job_location, json_answer
+from api.auth.base import Role
 from api.bodies import read_generation
 from api.dependencies import (
     JobId,
@@ -13,12 +14,14 @@ from api.dependencies import (
     State,
     Submitter,
     base_url,
+    caller_with,
     own_job,
+    state_of,
 )
-from api.documentation import JOB_HEADERS, NOT_MODIFIED, SUBMIT_BODY, refusals
+from api.documentation import JOB_HEADERS, NOT_MODIFIED, SUBMIT_BODY, SUBMIT_HEADERS, refusals
 from api.headers import MAX_WAIT_SECONDS, matches, preference
 from api.representations import JobBody, JobPage, job_body
-from api.submitting import IdempotencyHeader, is_over, submit_job
+from api.submitting import is_over, submit_job
 from darkroom.errors import InvalidInput, VersionConflict
 from darkroom.generation import MAX_TAG_CHARACTERS
 from darkroom.jobs import Job, JobState, request_cancel
@@ -33,27 +36,22 @@ MAX_CURSOR_CHARACTERS = 512
     status_code=202,
     response_model=JobBody,
     summary="Submit a job",
-    openapi_extra=SUBMIT_BODY,
+    openapi_extra=SUBMIT_BODY | SUBMIT_HEADERS,
     responses={
         202: {"description": "Accepted; poll Operation-Location.", "headers": JOB_HEADERS},
         200: {"description": "Finished within `Prefer: wait`.", "model": JobBody},
         **refusals(400, 409, 413, 415, 422, 503),
     },
 )
-async def submit(
-    request: Request,
-    caller: Submitter,
-    state: State,
-    idempotency_header: IdempotencyHeader = None,
-    prefer: Annotated[
-        str | None,
-        Header(description="`wait=n` answers when the job ends, after n (1 to 60) s at most."),
-    ] = None,
-) -> Response:
+async def submit(request: Request) -> Response:
     """Check the request, record the job, send its message."""
+    # Asked for here, not by parameters: those take the framework a sixth of the whole submit.
+    state = await state_of(request)
+    caller = await caller_with(Role.SUBMIT, request)
     wanted = preference(request.headers.getlist("prefer"))
     reading = read_generation(request, state)
-    job = await submit_job(request, caller, state, reading, idempotency_header)
+    key = request.headers.get("idempotency-key")
+    job = await submit_job(request, caller, state, reading, key)
     job = await state.watcher.wait(job, is_over, wanted.wait_seconds)
     done = wanted.wait_seconds > 0 and job.status.is_terminal
     answered = await job_answer(request, state, job, status=200 if done else 202)

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from api.dependencies import Caller, caller_of
+from api.auth.base import Caller
 from darkroom.errors import QueueUnavailable, StoreUnavailable
 from darkroom.jobs import Job, claim
 from darkroom.jobstores.memory import MemoryJobStore
@@ -49,9 +48,10 @@ async def listed(stack: Stack, **params: Any) -> list[dict[str, Any]]:
 
 
 def calls_as(stack: Stack, caller: Caller) -> None:
-    transport = stack.http._transport
-    assert isinstance(transport, httpx.ASGITransport)
-    transport.app.dependency_overrides[caller_of] = lambda: caller  # type: ignore[attr-defined]
+    async def identify(headers: Mapping[str, str]) -> Caller:
+        return caller
+
+    stack.state.callers.identify = identify  # type: ignore[method-assign]
 
 
 async def test_a_job_that_failed_is_listed_with_why_and_without_its_prompt(
