@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.loops.auto import auto_loop_factory
 
 from api.app import create_app
 from api.metrics_port import metrics_served
@@ -58,7 +59,8 @@ def serve() -> int:
     except SettingsError as error:
         log.get_logger().error("settings_refused", reason=error.message)
         return 2
-    asyncio.run(run(app, settings, listener, metrics))
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+        runner.run(run(app, settings, listener, metrics))
     return 0
 
 
