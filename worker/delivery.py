@@ -1,6 +1,7 @@
 """One delivered message on its way through the worker: the lease, its renewal, its stop signal."""
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -45,11 +46,11 @@ class Delivery:
         """From now on, extend ``claim`` with the lease."""
         self.renewal.claim = claim
 
-    async def insist(self, effect: Callable[[], Awaitable[T]]) -> T:
+    async def insist(self, effect: Callable[[], Awaitable[T]], most: float = math.inf) -> T:
         """Do ``effect``, again and again while a store is out and the lease is held.
 
-        ``effect`` must be harmless to repeat. Raises `StoreUnavailable` after a few tries once the
-        job has been told to stop, and whatever else ``effect`` raises.
+        ``effect`` must be harmless to repeat. Raises `StoreUnavailable` after ``most`` tries, or
+        after a few once the job has been told to stop, and whatever else ``effect`` raises.
         """
         tries = 0
         while True:
@@ -58,7 +59,7 @@ class Delivery:
             except StoreUnavailable:
                 tries += 1
                 stopped = self.stop.reason is not None
-                if stopped and tries >= TRIES_ONCE_STOPPED:
+                if tries >= most or (stopped and tries >= TRIES_ONCE_STOPPED):
                     raise
             bound = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(tries, 16))
             seconds = random.uniform(bound / 2, bound)  # noqa: S311 -- jitter

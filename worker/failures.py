@@ -146,6 +146,10 @@ class Failures:
                 return Gone()
             case Preempted():
                 return await self._return(delivery, claim, Abandon(error.code, counted=False))
+            case StoreUnavailable():  # an outage fails no job; where one cannot be read, others can
+                delay = self.backoff.delay(error, claim.attempt)
+                then = Abandon(error.code, delay_seconds=delay, counted=False)
+                return await self._return(delivery, claim, then)
             case Retryable() if not delivery.is_last(claim.attempt):
                 return await self._return(delivery, claim, self._later(delivery, error))
             case Retryable():

@@ -31,6 +31,9 @@ from worker.stopping import JobCanceled
 from worker.watch import watched
 from worker.workplace import Workplace
 
+INPUT_TRIES = 4
+"""Some two seconds: the job's mates and the device wait for it."""
+
 log = get_logger()
 
 
@@ -87,7 +90,7 @@ class Runner:
         """Fetch what the job starts from, and wait at its seat for its pictures."""
         place, asked = self._place, claim.job.generation
         folder = await self._folder(model)
-        task = await delivery.insist(lambda: self._task(claim.job))
+        task = await delivery.insist(lambda: self._task(claim.job), INPUT_TRIES)
         delivery.stop.check()
         pace = place.pace.among(len(seat.batch.seats))
         with span("generate", steps=asked.num_inference_steps):

@@ -9,12 +9,12 @@ import pytest
 
 from darkroom.errors import DeviceLost, ImageNotFound, QueueUnavailable, StoreUnavailable
 from darkroom.generation import InputImage
-from darkroom.imagestores.base import PREVIEW
+from darkroom.imagestores.base import INPUT_IMAGE, PREVIEW
 from darkroom.imagestores.memory import MemoryImageStore
 from darkroom.jobs import JobState, claim
 from darkroom.queues.base import Lease, QueueDepth
 from darkroom.queues.memory import MemoryJobQueue
-from tests.samples import make_generation, make_job
+from tests.samples import PNG, make_generation, make_job
 from tests.worker.batching import (
     OpeningEngine,
     all_ended,
@@ -135,25 +135,29 @@ async def test_no_preview_is_stored_once_its_job_has_left_the_call(memory_site: 
         await site.images.get(job.id, PREVIEW)
 
 
+class SlowLoading(OpeningEngine):
+    """An engine that loads until it is let to go on; its first call has no gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting.set()
+        self.loading, self.loaded = threading.Event(), threading.Event()
+
+    async def is_loading(self) -> bool:
+        return self.loading.is_set()
+
+    def load(self, model: Any, folder: Any) -> None:
+        self.loading.set()
+        assert self.loaded.wait(20)
+        super().load(model, folder)
+
+
 async def test_a_job_that_stops_while_its_model_loads_is_not_generated(memory_site: Site) -> None:
-    loading, loaded = threading.Event(), threading.Event()
-
-    class SlowLoading(OpeningEngine):
-        def load(self, model: Any, folder: Any) -> None:
-            loading.set()
-            assert loaded.wait(20)
-            super().load(model, folder)
-
     engine = SlowLoading()
-    engine.waiting.set()  # no gate: every call counts
     site = pool_of(memory_site, concurrency=8).changed(renew_seconds=0.05)
     ids = [await site.submit(seed=seed) for seed in range(3)]
     async with site.worker(engine):
-
-        async def begun() -> bool:
-            return loading.is_set()
-
-        await eventually(begun)
+        await eventually(engine.is_loading)
         await site.write(ids[0], lambda job: claim(job, site.clock.now(), claim_seconds=600))
 
         async def has_left() -> bool:
@@ -162,7 +166,7 @@ async def test_a_job_that_stops_while_its_model_loads_is_not_generated(memory_si
             return site.metrics.registry.get_sample_value(name, labels) == 2
 
         await eventually(has_left)
-        loaded.set()
+        engine.loaded.set()
         jobs = await all_ended(site, ids[1:])
     assert {job.status for job in jobs} == {JobState.SUCCEEDED}
     assert engine.sizes == [2]
@@ -190,20 +194,29 @@ async def submit_with_input(site: Site, **fields: Any) -> str:
     return job.id
 
 
-async def test_a_cancel_is_seen_while_a_job_still_waits_for_its_call(memory_site: Site) -> None:
-    """Such as for a load of a minute, or for a store."""
-    images = HalfReadable()
-    site = memory_site.changed(images=images, renew_seconds=0.05)
-    images.unreadable = await submit_with_input(site)
-    async with site.worker():
-
-        async def claimed() -> bool:
-            return (await site.jobs.get(images.unreadable)).status is JobState.RUNNING
-
-        await eventually(claimed)
-        await site.cancel(images.unreadable)
-        job = await site.ended(images.unreadable, seconds=5)
+async def test_a_cancel_is_seen_while_a_model_loads(memory_site: Site) -> None:
+    engine = SlowLoading()
+    site = memory_site.changed(renew_seconds=0.05)
+    job_id = await site.submit()
+    async with site.worker(engine):
+        await eventually(engine.is_loading)
+        await site.cancel(job_id)
+        job = await site.ended(job_id, seconds=5)
+        engine.loaded.set()
     assert job.status is JobState.CANCELED
+    assert not await site.has_image(job_id)
+
+
+async def test_a_job_whose_input_cannot_be_read_keeps_nobody_waiting(memory_site: Site) -> None:
+    images = HalfReadable()
+    site = memory_site.changed(images=images)
+    job_id = images.unreadable = await submit_with_input(site)
+    await images.put(job_id, INPUT_IMAGE, PNG)
+    other = await site.submit(seed=3)
+    async with site.worker():
+        assert (await site.ended(other, seconds=8)).status is JobState.SUCCEEDED
+        images.unreadable = ""
+        assert (await site.ended(job_id)).status is JobState.SUCCEEDED
 
 
 class Breaking(MemoryJobQueue):
