@@ -90,6 +90,26 @@ OF_THE_SCHEMA: list[Case] = [
     ("commonLabels", {"commonLabels": {"app.kubernetes.io/name": "mine"}}),
     ("priorityClasses.classes.api.value", 2000000000),
     ("webhooks.timeoutSeconds", 31),
+    # What an API server refuses in one object, said before half of a release is installed.
+    ("api.tolerations.0.value", {
+        "api.tolerations": [{"key": "k", "operator": "Exists", "value": "v"}],
+    }),
+    ("api.tolerations.0", {"api.tolerations": [{"operator": "Equal", "value": "v"}]}),
+    ("workers.tolerations.0.effect", {
+        "workers.tolerations": [{"key": "k", "effect": "NoSchedule", "tolerationSeconds": 5}],
+    }),
+    ("networkPolicies.callers.from.0", {"networkPolicies.callers.from": [{}]}),
+    ("networkPolicies.callers.from.0", {
+        "networkPolicies.callers.from": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}],
+    }),
+    ("networkPolicies.azure.cidrs.0", {"networkPolicies.azure.cidrs": ["10.0.0.256/24"]}),
+    ("workers.priority", ""),
+    ("workers.podAnnotations", {"workers.podAnnotations": {"two words": "x"}}),
+    ("workers.nodeSelector", {"workers.nodeSelector": {"two words": "x"}}),
+    ("ingress.host", "10.0.0.1"),
+    ("api.extraEnv.0.value", {
+        "api.extraEnv": [{"name": "A", "value": "x", "valueFrom": {"fieldRef": {}}}],
+    }),
 ]  # fmt: skip
 
 OF_EACH_OTHER: list[Case] = [

@@ -14,6 +14,7 @@ import jsonschema
 from kubernetes_validate.utils import all_versions, major_minor
 from referencing import Registry, Resource
 
+from tests.charts.admission import refusals
 from tests.charts.helm import Object, containers, pods
 
 MINORS = ("1.33", "1.35", "1.37")
@@ -112,7 +113,7 @@ def problems(each: Object, minors: tuple[str, ...] = MINORS) -> list[str]:
     custom = _custom(kind, api_version)
     checks = [("CRD", custom)] if custom else [(m, _core(kind, api_version, m)) for m in minors]
     where = f"{kind}/{each['metadata']['name']}"
-    found = [f"{where}: {problem}" for problem in beyond_schemas(each)]
+    found = [f"{where}: {problem}" for problem in [*beyond_schemas(each), *refusals(each)]]
     return found + [
         f"{where} ({version}): {'.'.join(map(str, error.absolute_path))}: {error.message[:200]}"
         for version, check in checks

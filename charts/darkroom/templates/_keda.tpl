@@ -26,6 +26,10 @@ Takes (list root pool).
 {{- $pool := .pool -}}
 - type: azure-servicebus
   name: backlog
+  {{- if eq $pool.kind "Deployment" }}
+  # KEDA's own default, said aloud: some versions refuse a fallback without. A ScaledJob has none.
+  metricType: AverageValue
+  {{- end }}
   metadata:
     queueName: {{ $pool.name }}
     {{- if not $root.Values.keda.connectionStringSecret.name }}

@@ -7,12 +7,13 @@
 
 {{/*
 What one pod of a pool asks for, GPU included, as JSON: of each resource what its worker or the
-container before it asks for, whichever is more.
+container before it asks for, whichever is more. A limit without a request is one, as Kueue counts.
 */}}
 {{- define "darkroom.podRequests" -}}
-{{- $requests := deepCopy .resources.requests -}}
+{{- $requests := merge (deepCopy .resources.requests) (.resources.limits | default dict) -}}
 {{- if and (has .modelCache.type (list "emptyDir" "ephemeral")) .modelCache.pull.enabled -}}
-{{- range $name, $asked := .modelCache.pull.resources.requests -}}
+{{- $pull := .modelCache.pull.resources -}}
+{{- range $name, $asked := merge (deepCopy $pull.requests) ($pull.limits | default dict) -}}
 {{- if gt (include "darkroom.amount" $asked | int64) (include "darkroom.amount" (get $requests $name | default "0") | int64) -}}
 {{- $_ := set $requests $name $asked -}}
 {{- end -}}

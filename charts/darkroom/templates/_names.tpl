@@ -24,6 +24,8 @@ so that "START-POOL" is a name too: the adapter of Kubernetes dispatch puts it t
 {{- $long = ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) (contains .Chart.Name .Release.Name) -}}
 {{- end -}}
 {{- $long = $long | replace "." "-" -}}
+{{- /* A release may be called 2nd, a Service may not. */}}
+{{- if regexMatch "^[0-9]" $long }}{{ $long = printf "r%s" $long }}{{ end -}}
 {{- if gt (len $long) 40 -}}
 {{- printf "%s-%s" (trunc 31 $long | trimSuffix "-") (sha256sum $long | trunc 8) -}}
 {{- else -}}
@@ -35,6 +37,8 @@ so that "START-POOL" is a name too: the adapter of Kubernetes dispatch puts it t
 {{- define "darkroom.clusterNamed" -}}
 {{- $root := index . 0 -}}
 {{- $long := printf "%s-%s-%s" $root.Release.Namespace (include "darkroom.fullname" $root) (index . 1) -}}
+{{- /* A PriorityClass called system-… may be Kubernetes' own alone. */}}
+{{- if hasPrefix "system-" $long }}{{ $long = printf "in-%s" $long }}{{ end -}}
 {{- if gt (len $long) 63 -}}
 {{- printf "%s-%s" (trunc 54 $long | trimSuffix "-" | trimSuffix ".") (sha256sum $long | trunc 8) -}}
 {{- else -}}

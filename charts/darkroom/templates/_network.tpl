@@ -59,3 +59,24 @@ metadata:
 {{- define "darkroom.toCluster" -}}
 {{ include "darkroom.toAddresses" (dict "cidrs" .Values.networkPolicies.cluster.cidrs "except" (list "169.254.169.254/32") "ports" .Values.networkPolicies.cluster.ports) }}
 {{- end -}}
+
+{{/* How the gateway shall serve the Ingress; ingress.annotations goes over it. */}}
+{{- define "darkroom.gatewayAnnotations" -}}
+appgw.ingress.kubernetes.io/backend-protocol: http
+appgw.ingress.kubernetes.io/ssl-redirect: "true"
+appgw.ingress.kubernetes.io/health-probe-path: /readyz
+appgw.ingress.kubernetes.io/health-probe-status-codes: "200"
+appgw.ingress.kubernetes.io/connection-draining: "true"
+appgw.ingress.kubernetes.io/connection-draining-timeout: {{ .Values.api.drainSeconds | int | add 15 | quote }}
+# The longest answer is that of a route that waits for its pictures.
+appgw.ingress.kubernetes.io/request-timeout: {{ add (ceil (.Values.api.syncWaitSeconds | float64) | int) 30 | quote }}
+{{- with .Values.ingress.webApplicationFirewallPolicyId }}
+appgw.ingress.kubernetes.io/waf-policy-for-path: {{ . | quote }}
+{{- end }}
+{{- with .Values.ingress.tls.gatewayCertificate }}
+appgw.ingress.kubernetes.io/appgw-ssl-certificate: {{ . | quote }}
+{{- end }}
+{{- if .Values.ingress.usePrivateAddress }}
+appgw.ingress.kubernetes.io/use-private-ip: "true"
+{{- end }}
+{{- end -}}

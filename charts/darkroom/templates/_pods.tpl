@@ -27,13 +27,10 @@ replace a busy worker. Takes (dict root component tier labels).
 {{- define "darkroom.podLabels" -}}
 {{ include "darkroom.selectorLabels" (list .root .component) }}
 app.kubernetes.io/part-of: darkroom
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
 {{- if include "darkroom.usesWorkloadIdentity" (list .root .tier) }}
 azure.workload.identity/use: "true"
 {{- end }}
-{{- with .labels }}
+{{- with merge (deepCopy .labels) .root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -83,6 +80,8 @@ topologySpreadConstraints:
   - maxSkew: 1
     topologyKey: {{ $key }}
     whenUnsatisfiable: {{ $when }}
+    # A node that no pod of these may go to, such as one of a system pool, is none to spread over.
+    nodeTaintsPolicy: Honor
     labelSelector:
       matchLabels:
         {{- $labels | nindent 8 }}

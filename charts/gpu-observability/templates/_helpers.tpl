@@ -1,12 +1,13 @@
 {{/* The start of every name: the release's, with the chart's where it is not in it. */}}
 {{- define "gpu-observability.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride -}}
-{{- else if contains .Chart.Name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" -}}
+{{- $long := .Values.fullnameOverride -}}
+{{- if not $long -}}
+{{- $long = ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) (contains .Chart.Name .Release.Name) -}}
 {{- end -}}
+{{- /* What a release may be called and a Service may not: with a dot, or 2nd. */}}
+{{- $long = $long | replace "." "-" -}}
+{{- if regexMatch "^[0-9]" $long }}{{ $long = printf "r%s" $long }}{{ end -}}
+{{- $long | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/* What a Service, a monitor or a DaemonSet finds pods by. Takes (list root component). */}}
@@ -17,7 +18,7 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* The labels of every object. Takes (list root component). */}}
+{{/* The labels of every object. Takes (list root component) and, third, further labels. */}}
 {{- define "gpu-observability.labels" -}}
 {{- $root := index . 0 -}}
 {{ include "gpu-observability.selectorLabels" . }}
@@ -25,7 +26,9 @@ app.kubernetes.io/part-of: darkroom
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
-{{- with $root.Values.commonLabels }}
+{{- $further := dict -}}
+{{- if gt (len .) 2 }}{{ $further = index . 2 | default dict }}{{ end -}}
+{{- with merge (deepCopy $further) $root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
