@@ -113,5 +113,6 @@ class Intake:
             self._conductor.give_back_surplus()
 
     def _is_over_share(self) -> bool:
-        share = self._backlog.fair_share(self._conductor.running)
-        return len(self._window) > share
+        """Whether more is held than the share, while a batch runs: else it is about to start."""
+        running = self._conductor.running
+        return running > 0 and len(self._window) > self._backlog.fair_share(running)
