@@ -51,7 +51,8 @@ def up(
     port: Annotated[int, typer.Option(help="Port of the API; 0 takes a free one.")] = 8080,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes per pool.")] = 1,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of queue, records and pictures.")
+        Path | None,
+        typer.Option(help="Folder of queue, records and pictures; else as set by the variables."),
     ] = None,
     catalog: Annotated[Path | None, typer.Option(help="Catalog of models and pools.")] = None,
 ) -> None:
@@ -65,11 +66,19 @@ def up(
 def submit(
     prompt: Annotated[str, typer.Argument(help="What the picture should show.")],
     model: Annotated[str | None, typer.Option(help="Model; see `darkroom models`.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps, 1 to 200.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the first picture.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale, 0 to 30.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps, 1 to 200; else the model's.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the first picture; else drawn.")] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Pixels, a multiple of 8; else the model's.")
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Pixels, a multiple of 8; else the model's.")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How closely to follow the prompt, 0 to 30.")
+    ] = None,
     negative: Annotated[str | None, typer.Option(help="What it should not show.")] = None,
     images: Annotated[int, typer.Option(help="How many pictures, 1 to 8.")] = 1,
     scheduler: Annotated[str | None, typer.Option(help="A diffusers scheduler class.")] = None,
@@ -77,9 +86,12 @@ def submit(
         Path | None, typer.Option(help="Picture to start from.", exists=True, dir_okay=False)
     ] = None,
     mask: Annotated[
-        Path | None, typer.Option(help="White is repainted.", exists=True, dir_okay=False)
+        Path | None,
+        typer.Option(help="With --image: white is repainted.", exists=True, dir_okay=False),
     ] = None,
-    strength: Annotated[float | None, typer.Option(help="How far to leave --image.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="How far to leave --image, up to 1.")
+    ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A label, name=value; repeatable.")] = None,
     webhook_url: Annotated[
         str | None, typer.Option(help="Address that is told how the job ended.")
@@ -88,7 +100,7 @@ def submit(
     out: Annotated[Path | None, typer.Option(help="File to save to; several get -1, -2.")] = None,
     url: Url = None,
 ) -> None:
-    """Ask for pictures, watch the progress, and save them with --out."""
+    """Ask for pictures and watch them come; --out saves them."""
     from cli.submit import submit_and_wait
 
     submit_and_wait(
@@ -130,7 +142,8 @@ def status(
 @app.command("list")
 def list_(
     state: Annotated[
-        str | None, typer.Option("--status", help="NotStarted, Running, Succeeded, ...")
+        str | None,
+        typer.Option("--status", help="NotStarted, Running, Succeeded, Failed, Canceled."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Jobs of this model alone.")] = None,
     tag: Annotated[str | None, typer.Option(help="Jobs with this label, name=value.")] = None,
@@ -161,7 +174,7 @@ def resubmit(job_id: JobId, url: Url = None) -> None:
 
 @app.command()
 def delete(job_id: JobId, url: Url = None) -> None:
-    """Erase the prompt and the pictures of a job that has ended."""
+    """Erase prompt and pictures of a job that has ended."""
     from cli.ended import delete as ask
 
     ask(url, job_id)
@@ -195,10 +208,10 @@ def doctor(
     wait: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for a demo job; 0 tries none.")
     ] = 300.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     url: Url = None,
 ) -> None:
-    """Check an installation, down to a picture, and say what cures it."""
+    """Check an installation, down to a picture, with cures."""
     from cli.doctor import Asked, examine
 
     examine(
@@ -226,7 +239,7 @@ def new_key(
     name: Annotated[str | None, typer.Option(help="The key's name in the file.")] = None,
     days: Annotated[int | None, typer.Option(min=1, help="End after so many days.")] = None,
 ) -> None:
-    """Make an API key: printed once, with the entry for the file of keys."""
+    """Make an API key, printed once, with its entry for the file."""
     from cli.keys import print_new
 
     print_new(tenant, roles=role or [], name=name, days=days)
@@ -250,7 +263,10 @@ def worker(
     ] = None,
     watch_parent: Annotated[bool, typer.Option(tiers.WATCH_PARENT, hidden=True)] = False,
 ) -> None:
-    """Run one worker process, or one on each device, set by environment variables."""
+    """Run one worker process, or one on each device.
+
+    Set by environment variables: docs/configuration.md.
+    """
     if watch_parent:
         tiers.follow_parent()
     raise typer.Exit(tiers.serve_worker(devices))

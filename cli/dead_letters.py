@@ -8,7 +8,7 @@ from cli.options import Url
 
 app = typer.Typer(
     name="dead-letters",
-    help="Messages that were set aside: list, show, resubmit, discard. For operators.",
+    help="For operators: messages that were set aside.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -32,7 +32,10 @@ def list_(
 
 @app.command()
 def show(pool: Pool, message_id: MessageId, url: Url = None) -> None:
-    """Show one: why it was set aside, its message, its job's state; never the prompt."""
+    """Show one: why it is here, its message, its job's state.
+
+    Never the prompt.
+    """
     from cli import report
     from cli.connection import connected
 
@@ -42,7 +45,10 @@ def show(pool: Pool, message_id: MessageId, url: Url = None) -> None:
 
 @app.command()
 def resubmit(pool: Pool, message_id: MessageId, url: Url = None) -> None:
-    """Run it again: a failed job as a new one, any other as the same message."""
+    """Run it again.
+
+    A failed job as a new one, any other as the same message.
+    """
     from cli.connection import connected
 
     with connected(url) as client:

@@ -59,7 +59,7 @@ async def _all(asked: Asked) -> list[Finding]:
         return [fail("settings", error.message, cure)]
     names = ", ".join(pool.name for pool in catalog.pools)
     findings = [
-        ok("catalog", f"{len(catalog.models)} models, pools {names}"),
+        ok("catalog", f"models: {len(catalog.models)}, pools: {names}"),
         *backends_check.settings_agree(settings, catalog),
     ]
     if _uses_azure(settings):

@@ -9,7 +9,7 @@ from cli.options import Url
 
 app = typer.Typer(
     name="models",
-    help="Show what may be asked for (without a further word); pull and push models.",
+    help="Show the models (with no further word), pull and push them.",
     rich_markup_mode=None,
 )
 Names = Annotated[list[str] | None, typer.Argument(help="Models of the catalog; default: all.")]
@@ -34,7 +34,7 @@ def pull(
     ] = None,
     catalog: CatalogFile = None,
 ) -> None:
-    """Have models and their LoRAs on this machine, each file checked against its digest."""
+    """Have models and LoRAs on this machine, checked by digest."""
     from cli.pulling import pull_models
 
     pull_models(model or [], cache=cache, from_=from_, catalog=catalog)
@@ -47,7 +47,7 @@ def push(
     cache: Annotated[Path | None, typer.Option(help="Folder that they were pulled to.")] = None,
     catalog: CatalogFile = None,
 ) -> None:
-    """Put models of this machine into a Blob container, from which others pull."""
+    """Put models into a Blob container, for others to pull."""
     from cli.pulling import push_models
 
     push_models(model or [], to=to, cache=cache, catalog=catalog)

@@ -10,7 +10,7 @@ from cli.options import Url
 
 app = typer.Typer(
     name="webhooks",
-    help="Send webhooks (without a further word), tell one again, make a secret.",
+    help="Send webhooks (with no further word), replay, make secrets.",
     rich_markup_mode=None,
 )
 
@@ -43,7 +43,7 @@ def replay(
 def secret(
     tenant: Annotated[str, typer.Option(help="Whose webhooks it signs.")],
 ) -> None:
-    """Make a signing secret: printed with the entry for the file of secrets."""
+    """Make a signing secret, with its entry for the file."""
     from api.webhooks.secrets import new_secret
 
     made = new_secret()
