@@ -281,3 +281,27 @@ def test_with_kubernetes_dispatch_an_upgrade_touches_no_job() -> None:
     assert not helm.of_kind(objects, "Job", "ScaledJob", "ScaledObject")
     assert helm.of_kind(objects, "PodTemplate")
     assert len({key(one) for one in objects}) == len(objects)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "kind", "values"),
+    [
+        ("minimal", "PriorityClass", {"priorityClasses": {"classes": {"low": {"value": 7}}}}),
+        ("kubernetes-dispatch", "LocalQueue", {"workers": {"clusterQueue": "another"}}),
+        ("test-cluster", "PersistentVolumeClaim", {"sharedVolume": {"storageClassName": "fast"}}),
+        ("blob-csi", "PersistentVolume", {"azure": {"storage": {"modelsContainer": "others"}}}),
+    ],
+)
+def test_what_an_upgrade_cannot_change_is_documented(
+    scenario: str, kind: str, values: Values
+) -> None:
+    old, new = (
+        by_key(installed(scenario)),
+        by_key(helm.render("darkroom", values, scenario=scenario)),
+    )
+    both = old.keys() & new.keys()
+    refused = {name[1] for name in both if refused_changes(old[name], new[name])}
+    assert refused == {kind}
+    page = (helm.ROOT / "docs" / "chart.md").read_text()
+    rows = page.partition("## What an upgrade cannot change")[2].partition("\n## ")[0].splitlines()
+    assert [row for row in rows if f"| {kind} |" in row]
