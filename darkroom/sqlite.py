@@ -4,11 +4,12 @@ Durability
     WAL with ``synchronous=NORMAL``: what was committed survives kill -9 of every process, but the
     last commits before a power cut may be gone (never torn). Several processes may share a file.
 Group commit
-    A transaction costs more than what it holds. While the thread commits one batch, the calls that
-    arrive wait in line; the thread then runs all of them in one transaction. Nobody gets an answer
-    before the commit. When a call refuses (raises), the transaction is undone and the batch run
-    again with each write in a savepoint, so that the refusal does not undo its neighbours:
-    refusals are rare, and savepoints cost as much as the writes.
+    A transaction costs more than what it holds. The calls of one turn of the event loop go to the
+    thread together, and those that arrive while it commits a batch wait in line; the thread runs
+    all of them in one transaction. Nobody gets an answer before the commit. When a call refuses
+    (raises), the transaction is undone and the batch run again with each write in a savepoint, so
+    that the refusal does not undo its neighbours: refusals are rare, and savepoints cost as much
+    as the writes.
 """
 
 import asyncio
@@ -78,7 +79,7 @@ class Database:
             if self._closed:
                 return
             self._closed = True
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._finish)
         self._thread.shutdown(wait=False)
 
     async def _call(self, work: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
@@ -89,9 +90,14 @@ class Database:
                 raise self._unavailable(f"{self.path.name} is closed")
             self._line.append(_Call(work, writes, answer, loop))
             if not self._draining:
+                loop.call_soon(self._start)  # after all the calls of this turn
+        return await answer
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._line and not self._draining:
                 self._draining = True
                 self._thread.submit(self._drain)
-        return await answer
 
     def _drain(self) -> None:
         while True:
@@ -150,7 +156,8 @@ class Database:
             raise
         return connection
 
-    def _disconnect(self) -> None:
+    def _finish(self) -> None:
+        self._drain()
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -57,6 +57,33 @@ async def test_calls_that_wait_together_are_committed_together(database: Databas
     assert len(await names(database)) == 100
 
 
+async def test_calls_of_one_turn_are_committed_together(database: Database) -> None:
+    statements: list[str] = []
+    await database.read(lambda c: c.set_trace_callback(statements.append))
+    statements.clear()
+    await asyncio.gather(*(add(database, f"{index:03}") for index in range(100)))
+    assert sum(statement.startswith("BEGIN IMMEDIATE") for statement in statements) == 1
+
+
+async def test_a_call_in_the_turn_of_the_close_is_answered_first(database: Database) -> None:
+    _, listed, _ = await asyncio.gather(add(database, "a"), names(database), database.close())
+    assert listed == ["a"]
+
+
+async def test_a_loop_that_ended_with_a_call_in_line_holds_up_no_other(database: Database) -> None:
+    def end_early() -> None:
+        loop = asyncio.new_event_loop()
+        loop.call_soon(loop.stop)
+        task = loop.create_task(add(database, "a"))
+        loop.run_forever()
+        assert not task.done()
+        loop.close()
+
+    await asyncio.to_thread(end_early)
+    await asyncio.wait_for(add(database, "b"), 5)
+    assert await names(database) == ["a", "b"]
+
+
 async def test_one_refusal_does_not_undo_its_neighbours(database: Database) -> None:
     def add_then_refuse(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO things VALUES ('half')")
