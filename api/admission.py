@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from api.caps import TenantCaps
 from api.errors import JobErased, JobNotFinished, JobSucceeded
@@ -94,13 +95,14 @@ class Admission:
         """
         webhook = self._webhooks.webhook_of(tenant, request)
         resolved = await _prepare(request, self._catalog)
-        job = self._new_job(tenant, resolved.generation, request.deadline_seconds).model_copy(
-            update={
-                "tags": request.tags,
-                "traceparent": traceparent,
-                "webhook": webhook,
-                "partial_images": request.partial_images,
-            }
+        job = self._new_job(
+            tenant,
+            resolved.generation,
+            request.deadline_seconds,
+            tags=request.tags,
+            traceparent=traceparent,
+            webhook=webhook,
+            partial_images=request.partial_images,
         )
         pictures = {name: picture.png for name, picture in resolved.pictures.items()}
         key = idempotency_key
@@ -118,17 +120,16 @@ class Admission:
         """
         check_resubmittable(old)
         seconds = (old.deadline_at - old.created_at).total_seconds() if old.deadline_at else None
-        job = self._new_job(old.tenant, old.generation, seconds).model_copy(
-            update={
-                "tags": old.tags,
-                "traceparent": traceparent,
-                "resubmitted_from": old.id,
-                "partial_images": old.partial_images,
-            }
+        job = self._new_job(
+            old.tenant,
+            old.generation,
+            seconds,
+            tags=old.tags,
+            traceparent=traceparent,
+            webhook=old.webhook.in_state(WebhookState.WAITING) if old.webhook else None,
+            partial_images=old.partial_images,
+            resubmitted_from=old.id,
         )
-        if old.webhook is not None:
-            waiting = old.webhook.in_state(WebhookState.WAITING)
-            job = job.model_copy(update={"webhook": waiting})
         pictures = await self._input_pictures(old)
         return await self._admit(job, pictures, _resubmission(old))
 
@@ -196,7 +197,9 @@ class Admission:
         except QueueUnavailable as error:
             self._log.info("not_withdrawn", code=error.code, pool=job.pool, **job.log_context())
 
-    def _new_job(self, tenant: str, generation: Generation, deadline_seconds: float | None) -> Job:
+    def _new_job(
+        self, tenant: str, generation: Generation, deadline_seconds: float | None, **asked: Any
+    ) -> Job:
         now = self._clock.now()
         gpu_seconds = self._catalog.model(generation.model).gpu_seconds(generation)
         pool = self._catalog.route(generation.model, gpu_seconds)
@@ -210,6 +213,7 @@ class Admission:
             created_at=now,
             updated_at=now,
             deadline_at=None if deadline is None else now + timedelta(seconds=deadline),
+            **asked,
         )
 
     def _note(self, job: Job) -> None:
