@@ -105,6 +105,12 @@ def test_what_users_say_goes_over_what_the_chart_says_once() -> None:
         assert each["metadata"]["labels"]["team"] in {"boards", "imaging"}
 
 
+def test_a_start_is_waited_for_whatever_its_times_are() -> None:
+    slow = {"workers": {"startupSeconds": 60, "probes": {"startup": {"periodSeconds": 300}}}}
+    objects = render("darkroom", slow, scenario="minimal")
+    assert not [problem for each in objects for problem in problems(each, ("1.37",))]
+
+
 def test_no_limit_range_throttles_by_a_most_of_cpu() -> None:
     for each in of_kind(prerequisites(), "LimitRange"):
         for one in each["spec"]["limits"]:

@@ -105,7 +105,7 @@ spec:
           containerPort: 9090
           protocol: TCP
       startupProbe:
-        {{- $failures := div (add (mul 3 $pool.loadSeconds) ($pool.startupSeconds | int)) ($pool.probes.startup.periodSeconds | int) }}
+        {{- $failures := div (add (mul 3 $pool.loadSeconds) ($pool.startupSeconds | int)) ($pool.probes.startup.periodSeconds | int) | max 1 }}
         {{- include "darkroom.httpProbe" (dict "path" "/readyz" "port" "metrics" "probe" (dict "periodSeconds" $pool.probes.startup.periodSeconds "timeoutSeconds" $pool.probes.startup.timeoutSeconds "failureThreshold" $failures)) | nindent 8 }}
       readinessProbe:
         {{- include "darkroom.httpProbe" (dict "path" "/readyz" "port" "metrics" "probe" $pool.probes.readiness) | nindent 8 }}
