@@ -187,6 +187,20 @@ def test_every_link_between_documents_leads_somewhere() -> None:
     assert not broken
 
 
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached: set[Path] = set()
+    follow = [ROOT / "README.md"]
+    while follow:
+        path = follow.pop().resolve()
+        if path in reached or path.suffix != ".md":
+            continue
+        reached.add(path)
+        follow += [path.parent / target for target, _ in LINK.findall(path.read_text()) if target]
+        if path == ROOT / "README.md":  # the one link to a folder
+            follow += (ROOT / "docs" / "decisions").glob("*.md")
+    assert not {str(path) for path in (ROOT / "docs").rglob("*.md")} - {str(p) for p in reached}
+
+
 def test_every_file_that_the_prose_names_exists() -> None:
     assert not {
         f"{path.relative_to(ROOT)}: {named}"
