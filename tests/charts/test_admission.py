@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from tests.charts.admission import refusals
-from tests.charts.helm import Object, named, of_kind, pods, render, scenarios
+from tests.charts.helm import ROOT, Object, named, of_kind, pods, render, scenarios
 from tests.charts.test_manifests import prerequisites
-from tests.charts.validation import problems
+from tests.charts.validation import problems, scope
 
 CHARTS = [
     *(("darkroom", name) for name in scenarios("darkroom")),
@@ -109,6 +109,24 @@ def test_a_start_is_waited_for_whatever_its_times_are() -> None:
     slow = {"workers": {"startupSeconds": 60, "probes": {"startup": {"periodSeconds": 300}}}}
     objects = render("darkroom", slow, scenario="minimal")
     assert not [problem for each in objects for problem in problems(each, ("1.37",))]
+
+
+@pytest.mark.parametrize("scenario", scenarios("darkroom"))
+def test_who_may_not_touch_the_whole_cluster_can_install_it(scenario: str) -> None:
+    page = (ROOT / "docs" / "chart.md").read_text()
+    told = {each["kind"] for each in cluster_wide(render("darkroom", scenario=scenario))}
+    assert all(kind in page for kind in told)
+    values = {
+        "priorityClasses": {"create": False},
+        "tests": {"rbac": False},
+        "kueue": {"createClusterObjects": False},
+        "pools": {"short": {"modelCache": {"type": "emptyDir"}}} if scenario == "blob-csi" else {},
+    }
+    assert cluster_wide(render("darkroom", values, scenario=scenario)) == []
+
+
+def cluster_wide(objects: list[Object]) -> list[Object]:
+    return [each for each in objects if scope(each) == "Cluster"]
 
 
 def test_no_limit_range_throttles_by_a_most_of_cpu() -> None:
