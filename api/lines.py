@@ -4,8 +4,9 @@ All of it is an estimate, read at most once a second per pool whatever is asked.
 who waits (`JobStore.line`) makes positions exact to that second; elsewhere a position is at most
 what the queue holds, less what this process admitted after the job.
 
-When: the estimated GPU seconds of all who stand before, over the jobs that the pool runs at once
-with all of its replicas. Jobs that run already are not counted, nor is the start of new replicas.
+When: the estimated GPU seconds of all who stand before, over how many a second the pool works off
+with all of its replicas; what jobs in one call gain is the catalog's word. Jobs that run already are
+not counted, nor is the start of new replicas.
 """
 
 import asyncio
@@ -108,7 +109,7 @@ class PoolLines:
             return None
         line = await self._read(job.pool)
         count, gpu_seconds = line.before(_waiting(job))
-        return Place(count + 1, round(gpu_seconds / self._at_once(job.pool), 1))
+        return Place(count + 1, round(gpu_seconds / self._speed(job.pool), 1))
 
     async def check(self, job: Job) -> None:
         """Raise `QueueFull` or `DeadlineCannotBeMet` if ``job`` may not join its line now.
@@ -118,7 +119,7 @@ class PoolLines:
         """
         line = await self._read(job.pool)
         count, gpu_seconds = line.before(_waiting(job))
-        wait = gpu_seconds / self._at_once(job.pool)
+        wait = gpu_seconds / self._speed(job.pool)
         if self._max_jobs and line.total >= self._max_jobs:
             raise QueueFull(
                 f"{self._max_jobs:,} jobs wait in pool {job.pool}, which is as many as may",
@@ -140,9 +141,10 @@ class PoolLines:
         if job.status is JobState.NOT_STARTED and job.pool in self._lines:
             self._lines[job.pool].join(_waiting(job))
 
-    def _at_once(self, pool_name: str) -> int:
+    def _speed(self, pool_name: str) -> float:
+        """GPU seconds, as jobs alone would take them, that the whole pool does in a second."""
         pool = self._catalog.pool(pool_name)
-        return pool.replicas.max * pool.concurrency
+        return pool.replicas.max * pool.batch_speedup
 
     async def _read(self, pool: str) -> _Line:
         line = self._lines[pool]

@@ -185,7 +185,11 @@ class Replicas(_Entry):
 
 
 class Pool(_Entry):
-    """Workers of one kind behind one queue. ``concurrency`` is what one replica runs at once."""
+    """Workers of one kind behind one queue. ``concurrency`` is what one replica runs at once.
+
+    ``batch_speedup`` is how many times as fast that many jobs are made together as one by one; a
+    backlog's time is estimated by it.
+    """
 
     name: ModelName
     models: tuple[ModelName, ...] = Field(min_length=1)
@@ -194,11 +198,20 @@ class Pool(_Entry):
     spot: bool = False
     replicas: Replicas = Replicas()
     concurrency: int = Field(1, ge=1, le=64)
+    batch_speedup: float = Field(1.0, ge=1, le=64)
     price_per_hour_usd: float = Field(0.0, ge=0)
 
     def cost_usd(self, gpu_seconds: float) -> float:
         """What ``gpu_seconds`` on this pool cost, in US dollars."""
         return gpu_seconds / 3600 * self.price_per_hour_usd
+
+    @model_validator(mode="after")
+    def _gain_is_possible(self) -> Self:
+        if self.batch_speedup > self.concurrency:
+            raise ValueError(
+                f"batch_speedup ({self.batch_speedup:g}) is over concurrency ({self.concurrency})"
+            )
+        return self
 
 
 class Catalog(_Entry):

@@ -176,6 +176,17 @@ async def test_a_waiting_job_says_where_it_stands(stack: Stack) -> None:
     assert [job["queue"] and job["queue"]["position"] for job in listed] == [2, 1, None]
 
 
+async def test_what_calls_of_several_jobs_gain_shortens_the_wait() -> None:
+    pools = [
+        pool.model_copy(update={"concurrency": 8, "batch_speedup": 2.0}) for pool in CATALOG.pools
+    ]
+    async with open_stack(catalog=CATALOG.model_copy(update={"pools": tuple(pools)})) as stack:
+        for _ in range(4):
+            job = await stack.submit()
+            stack.clock.advance(0.2)
+        assert job["queue"]["eta_seconds"] == pytest.approx(3 * GPU_SECONDS / 2, abs=0.1)
+
+
 async def test_retry_after_counts_the_wait(stack: Stack) -> None:
     for number in range(4):
         answer = await submit(stack, width=256, height=256, num_inference_steps=100)

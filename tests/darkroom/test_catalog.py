@@ -97,6 +97,8 @@ def test_a_good_catalog_is_read(tmp_path: Path) -> None:
         (with_value("pools.0.max_gpu_seconds", 0), "pools.0.max_gpu_seconds"),
         (with_value("pools.0.replicas", {"min": 3, "max": 2}), "pools.0.replicas"),
         (with_value("pools.0.concurrency", 0), "pools.0.concurrency"),
+        (with_value("pools.0.batch_speedup", 0.5), "pools.0.batch_speedup"),
+        (with_value("pools.0.batch_speedup", 1.5), "batch_speedup (1.5) is over concurrency (1)"),
         (with_value("pools.0.price_per_hour_usd", -1), "pools.0.price_per_hour_usd"),
         ("[1, 2", "not a YAML map"),
         ("just text", "not a YAML map"),
