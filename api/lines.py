@@ -5,8 +5,8 @@ who waits (`JobStore.line`) makes positions exact to that second; elsewhere a po
 what the queue holds, less what this process admitted after the job.
 
 When: the estimated GPU seconds of all who stand before, over how many a second the pool works off
-with all of its replicas; what jobs in one call gain is the catalog's word. Jobs that run already are
-not counted, nor is the start of new replicas.
+with all of its replicas; what jobs in one call gain is the catalog's word. Jobs that run
+already are not counted, nor is the start of new replicas.
 """
 
 import asyncio
