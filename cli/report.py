@@ -84,6 +84,9 @@ def print_models(models: Sequence[ModelView]) -> None:
 
 def print_dead_letters(letters: Sequence[DeadLetterView]) -> None:
     """Print a line for each dead letter."""
+    if not letters:
+        print("no dead letters")
+        return
     rows = [
         (
             one.pool,

@@ -60,7 +60,7 @@ class _Up:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self._on_signal, number)
         try:
             await self._start()
             await self._until_over()
@@ -69,10 +69,11 @@ class _Up:
             await self._stop_all()
         self._conclude(died)
 
-    def _on_signal(self) -> None:
+    def _on_signal(self, number: int) -> None:
         self._signals += 1
         if self._signals == 1:
-            print("darkroom: stopping; Ctrl-C again to kill", file=sys.stderr)
+            if number == signal.SIGINT:  # somebody sits at the keys
+                print("darkroom: stopping; Ctrl-C again to kill", file=sys.stderr)
             self._stop.set()
             return
         for child in self._children:

@@ -104,6 +104,10 @@ class Usage(BaseModel):
     store_seconds: float = 0.0
     cost_usd: float = 0.0
 
+    def rounded(self) -> "Usage":
+        """Return the same to a microsecond, and to a millionth of a dollar."""
+        return Usage(**{name: round(value, 6) for name, value in self})
+
 
 class Provenance(BaseModel):
     """What made the pictures."""

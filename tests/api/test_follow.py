@@ -45,6 +45,7 @@ async def test_a_finished_job_has_pictures_usage_and_no_retry_after(stack: Stack
     assert image["url"] == f"http://darkroom.localhost/v1/jobs/{job['id']}/images/0"
     assert image["seed"] == 5
     assert read["usage"]["gpu_seconds"] == 1.5
+    assert all(round(spent, 6) == spent for spent in read["usage"].values())
     assert read["provenance"]["model_revision"] == "1"
     assert read["finished_at"].endswith("Z")
 
