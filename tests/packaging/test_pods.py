@@ -104,8 +104,8 @@ def test_the_rendered_pods_take_a_job_from_the_doctor_to_its_picture(
         serving.logged("listening")
         network = serving.network()
         with (
-            node.pod("Deployment", "darkroom-worker-local", network) as working,
-            # It listens on the API's port, so on a network of its own, as every pod does.
+            # They listen on the API's ports, so on networks of their own, as every pod does.
+            node.pod("Deployment", "darkroom-worker-local", network="") as working,
             node.pod("Deployment", "darkroom-sweeper", network="") as sweeping,
         ):
             sweeping.logged("listening")
