@@ -48,7 +48,7 @@ chaos: setup  ## Break everything, count every job: make chaos JOBS=1000 SEED=1 
 	@OMP_NUM_THREADS=1 $(PY) -m bench.chaos --jobs $(JOBS) --seed $(SEED) --backend $(BACKEND)
 
 test: setup  ## Run the tests: make test PYTEST_ARGS="tests/api -x"
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: setup  ## Style, types, import contracts, docs against code; writes nothing
 	$(PY) -m ruff check .
