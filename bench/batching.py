@@ -18,13 +18,11 @@ from pathlib import Path
 
 import torch
 
-from bench.workbench import Round, Workbench
+from bench.workbench import Rounds, Workbench, ratio
 from darkroom.catalog import load_catalog
 from darkroom.log import configure
 from darkroom.settings import DEFAULT_CATALOG
 from worker.settings import restrain_libraries
-
-Rounds = dict[str, list[Round]]
 
 
 async def measure(bench: Workbench, batch: int, batches: int, rounds: int) -> Rounds:
@@ -42,16 +40,11 @@ async def measure(bench: Workbench, batch: int, batches: int, rounds: int) -> Ro
 
 def summary(taken: Rounds, jobs: int) -> dict[str, float]:
     """Pictures a second, and ratios within each round."""
-
-    def ratio(name: str, other: str, what: str = "seconds") -> float:
-        pairs = zip(taken[name], taken[other], strict=True)
-        return statistics.median(getattr(two, what) / getattr(one, what) for one, two in pairs)
-
     return {
-        "platform_to_bare_throughput": ratio("platform", "bare"),
-        "platform_to_bare_per_cpu_second": ratio("platform", "bare", "cpu"),
-        "batch_speed_up": ratio("bare", "single"),
-        "batch_speed_up_per_cpu_second": ratio("bare", "single", "cpu"),
+        "platform_to_bare_throughput": ratio(taken, "platform", "bare"),
+        "platform_to_bare_per_cpu_second": ratio(taken, "platform", "bare", "cpu"),
+        "batch_speed_up": ratio(taken, "bare", "single"),
+        "batch_speed_up_per_cpu_second": ratio(taken, "bare", "single", "cpu"),
         **{
             f"{name}_pictures_per_second": jobs / statistics.median(one.seconds for one in rounds)
             for name, rounds in taken.items()

@@ -19,13 +19,11 @@ from pathlib import Path
 
 import torch
 
-from bench.workbench import Round, Workbench
+from bench.workbench import Rounds, Workbench, ratio
 from darkroom.catalog import load_catalog
 from darkroom.log import configure
 from darkroom.settings import DEFAULT_CATALOG
 from worker.settings import restrain_libraries
-
-Rounds = dict[str, list[Round]]
 
 
 async def measure(bench: Workbench, jobs: int, rounds: int, batch: int) -> Rounds:
@@ -53,21 +51,13 @@ def summary(taken: Rounds, jobs: int) -> dict[str, float]:
     def share(name: str) -> float:
         return statistics.median(one.in_calls / one.seconds for one in taken[name])
 
-    def against_bare(name: str) -> float:
-        pairs = zip(taken[name], taken["bare"], strict=True)
-        return statistics.median(bare.seconds / one.seconds for one, bare in pairs)
-
-    def cpu_against_bare(name: str) -> float:
-        pairs = zip(taken[name], taken["bare"], strict=True)
-        return statistics.median(bare.cpu / one.cpu for one, bare in pairs)
-
     return {
         "platform_share_in_calls": share("platform"),
         "naive_share_in_calls": share("naive"),
-        "platform_to_bare_throughput": against_bare("platform"),
-        "naive_to_bare_throughput": against_bare("naive"),
-        "platform_to_bare_per_cpu_second": cpu_against_bare("platform"),
-        "naive_to_bare_per_cpu_second": cpu_against_bare("naive"),
+        "platform_to_bare_throughput": ratio(taken, "platform", "bare"),
+        "naive_to_bare_throughput": ratio(taken, "naive", "bare"),
+        "platform_to_bare_per_cpu_second": ratio(taken, "platform", "bare", "cpu"),
+        "naive_to_bare_per_cpu_second": ratio(taken, "naive", "bare", "cpu"),
         **{
             f"{name}_jobs_per_second": jobs / statistics.median(one.seconds for one in rounds)
             for name, rounds in taken.items()

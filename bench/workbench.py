@@ -2,6 +2,7 @@
 a naive loop, in one process on one engine's device."""
 
 import asyncio
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -92,6 +93,19 @@ class Round:
     in_calls: float
     cpu: float
     sizes: list[int] = field(default_factory=list)
+
+
+Rounds = dict[str, list[Round]]
+"""What each way of doing the jobs took, round by round."""
+
+
+def ratio(taken: Rounds, name: str, other: str, what: str = "seconds") -> float:
+    """Return how many times as fast as ``other`` way ``name`` is: the median over the rounds.
+
+    ``what`` is ``seconds`` of wall time or ``cpu`` for those of the processor.
+    """
+    pairs = zip(taken[name], taken[other], strict=True)
+    return statistics.median(getattr(two, what) / getattr(one, what) for one, two in pairs)
 
 
 class Workbench:
